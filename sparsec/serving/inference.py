@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pydantic
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from sparsec.serving.drain import Application, Receive, Send
@@ -24,8 +24,8 @@ BEFORE, BEHIND = "/v2/models/", "/infer"
 """What a model's name is between in the path of its inferences."""
 REPLACED = ("content-length", "content-type")
 """Headers that the answer has of its own."""
-WRITTEN = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
-"""Types of outputs that are written into JSON as they lie in memory."""
+WRITTEN = frozenset("?bhilqBHILQfd")
+"""Characters of numpy's types that are written into JSON as they lie in memory; not those of half precision."""
 
 Handler = Callable[[Any, Exception], Awaitable[Response]]
 
@@ -75,13 +75,13 @@ class Inference:
         """The answer's body, its further headers, and its type."""
         name = _model_of(scope["path"])
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
-        body = await Request(scope, receive).body()
+        body = await _body(receive)
         model = await self._data.get_model(name)  # which is ready
         given = body if INFERENCE_CONTENT_LENGTH_HEADER in headers else _parsed(name, body)
         asked, _ = self._data.decode(given, headers, PredictorProtocol.REST_V2.value, name)
         if isinstance(model, ServedModel) and _wants_text(asked, headers):
             found = await model.answers(asked)
-            if all(array.dtype.name in WRITTEN for _, array in found):
+            if WRITTEN.issuperset(array.dtype.char for _, array in found):
                 return _written(name, asked.id, found), {}, b"application/json"
             response, own = model.response(asked, found), {}
         else:
@@ -91,6 +91,18 @@ class Inference:
         if isinstance(content, bytes):
             return content, kept, b"application/octet-stream"
         return InferenceResponse.model_validate(content).model_dump_json().encode(), kept, b"application/json"
+
+
+async def _body(receive: Receive) -> bytes:
+    """A request's body. Raises ClientDisconnect where who asks is gone."""
+    parts, more = [], True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
 
 
 def _model_of(path: str) -> str:

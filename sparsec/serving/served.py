@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import struct
 import sys
+import threading
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -129,7 +131,7 @@ class ServedModel(kserve.Model):
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self._run_now)
-        return asyncio.wrap_future(done)
+        return _awaitable(done)
 
     def _run_now(self) -> None:
         self._due = False
@@ -143,6 +145,33 @@ class ServedModel(kserve.Model):
         self._rows.observe(rows)
         for each in seconds:
             self._latency.observe(each)
+
+
+def _awaitable(done: Future[list[np.ndarray]]) -> asyncio.Future[list[np.ndarray]]:
+    """As `asyncio.wrap_future`, but what the loop's own thread has run is known at once, without waking the loop."""
+    loop, thread = asyncio.get_running_loop(), threading.get_ident()
+    found: asyncio.Future[list[np.ndarray]] = loop.create_future()
+
+    def copy() -> None:
+        if found.cancelled():
+            return
+        error = done.exception()
+        if error is None:
+            found.set_result(done.result())
+        else:
+            found.set_exception(error)
+
+    def tell(_done: Future[list[np.ndarray]]) -> None:
+        if done.cancelled():
+            return  # by the one below
+        if threading.get_ident() == thread:
+            copy()
+        else:
+            loop.call_soon_threadsafe(copy)
+
+    done.add_done_callback(tell)
+    found.add_done_callback(lambda each: done.cancel() if each.cancelled() else None)
+    return found
 
 
 def _answer(code: int, **headers: str) -> Callable[[Any, Exception], Awaitable[Any]]:

@@ -42,6 +42,32 @@ class Load:
         return {name: n for name, n in self.counts.items() if isinstance(name, str) and name != "refused"}
 
 
+STEADY = 0.5
+"""Of the clients, the share that waits for answers on average, at most, where a server keeps up."""
+
+
+def capacity(ask, most, clients=64, steps=12):
+    """The highest of rising rates that a server sustains, its queue bounded: as many answers as requests come in.
+
+    By Little's law the requests at hand are their rate times their time; where all clients wait, more would wait yet.
+
+    Args:
+        ask: called with a rate, the `Load` that comes of it.
+        most: what answers a second all clients get who ask again at once: no server sustains more.
+        clients: that `ask` has.
+        steps: rates from half of `most` on, evenly.
+
+    """
+    sustained = 0.0
+    for step in range(steps + 1):
+        rate = most * (0.5 + 0.5 * step / steps)
+        found = ask(rate)
+        if found.rate < 0.98 * rate or found.rate * np.mean(found.seconds) > STEADY * clients:
+            break
+        sustained = rate
+    return sustained
+
+
 def load(port, path, bodies, *, check=None, clients=64, seconds=1.0, rate=None):
     """Have clients ask until the time is over, or until they are refused a connection.
 
