@@ -152,22 +152,21 @@ def _awaitable(done: Future[list[np.ndarray]]) -> asyncio.Future[list[np.ndarray
     loop, thread = asyncio.get_running_loop(), threading.get_ident()
     found: asyncio.Future[list[np.ndarray]] = loop.create_future()
 
-    def copy() -> None:
+    def copy(ended: Future[list[np.ndarray]]) -> None:  # not `done`: it would hold itself, for the collector to find
         if found.cancelled():
             return
-        error = done.exception()
-        if error is None:
-            found.set_result(done.result())
+        if (error := ended.exception()) is None:
+            found.set_result(ended.result())
         else:
             found.set_exception(error)
 
-    def tell(_done: Future[list[np.ndarray]]) -> None:
-        if done.cancelled():
-            return  # by the one below
+    def tell(ended: Future[list[np.ndarray]]) -> None:
+        if ended.cancelled():
+            return  # as `found` is
         if threading.get_ident() == thread:
-            copy()
+            copy(ended)
         else:
-            loop.call_soon_threadsafe(copy)
+            loop.call_soon_threadsafe(copy, ended)
 
     done.add_done_callback(tell)
     found.add_done_callback(lambda each: done.cancel() if each.cancelled() else None)
