@@ -27,7 +27,7 @@ pytest.importorskip("kserve", reason="kserve is not installed")
 
 LONG = bool(os.environ.get("SPARSEC_LONG"))
 SECONDS = float(os.environ.get("SPARSEC_LOAD_SECONDS") or (600 if LONG else 1.5))
-STEP_SECONDS = 5 if LONG else 1.0
+STEP_SECONDS = 4 if LONG else 1.0
 WIDTHS = {"small": (16, 8), **({"large": (16, 2048, 2048, 8)} if LONG else {})}
 CORES = sorted(os.sched_getaffinity(0))
 APART = LONG and len(CORES) > 1
