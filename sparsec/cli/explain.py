@@ -96,7 +96,7 @@ def _print_summary(figures: Explanation) -> None:
     for group in figures.between[:MOST_BETWEEN]:
         console.print(f"between the layers: {len(group.nodes)} {group.operator}, {tables.duration(group.predicted_us)}")
     if rest := figures.between[MOST_BETWEEN:]:
-        console.print(f"between the layers: {sum(len(group.nodes) for group in rest)} others, "
+        console.print(f"between the layers: {counted(sum(len(group.nodes) for group in rest), 'other')}, "
                       f"{tables.duration(sum(group.predicted_us for group in rest))}")
     console.print(f"\nweights: {tables.nbytes(total.bytes)} as they run, {tables.nbytes(total.smallest_bytes)} "
                   "in the smallest format of each layer")
