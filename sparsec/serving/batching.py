@@ -79,12 +79,15 @@ class Queue:
         session: whose inputs are rows where runs take several (`why_not_together`).
         limits: what it may do.
         observe: told of every run: its rows, and the seconds that each request took from its coming.
+        clock: whose seconds tell how long a run took: the thread's own, whoever else has the core or the interpreter
+            meanwhile; sessions that wait for a device take others.
 
     """
 
     def __init__(self, session: InferenceSession, limits: Limits,
-                 observe: Callable[[int, Sequence[float]], None] = lambda _rows, _seconds: None) -> None:
-        self._session, self._limits, self._observe = session, limits, observe
+                 observe: Callable[[int, Sequence[float]], None] = lambda _rows, _seconds: None,
+                 clock: Callable[[], float] = time.thread_time) -> None:
+        self._session, self._limits, self._observe, self._clock = session, limits, observe, clock
         self._waiting: deque[Request] = deque()
         self._quick = 0  # the most elements of the inputs of a run that was quick
         self._changed = threading.Condition()
@@ -206,11 +209,11 @@ class Queue:
                     self._run([each])
 
     def _timed(self, feeds: Feeds) -> list[np.ndarray]:
-        """The outputs of a run; its own time, tells how large quick ones are, whoever else takes the core."""
-        begin = time.thread_time()
+        """The outputs of a run, whose time tells how large quick ones are."""
+        begin = self._clock()
         outputs = self._session.run(None, feeds)
         elements = _elements(feeds)
-        if time.thread_time() - begin < QUICK_S:
+        if self._clock() - begin < QUICK_S:
             self._quick = max(self._quick, elements)
         else:
             self._quick = min(self._quick, (elements - 1) // 2)

@@ -6,6 +6,7 @@ import asyncio
 import struct
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -73,7 +74,8 @@ class ServedModel(kserve.Model):
     def __init__(self, name: str, session: InferenceSession, limits: Limits) -> None:
         super().__init__(name)
         self._session = session
-        self._queue = Queue(session, limits, self._observe)
+        waits = session.get_providers()[0] != "CPUExecutionProvider"
+        self._queue = Queue(session, limits, self._observe, time.monotonic if waits else time.thread_time)
         self._rows, self._latency = ROWS.labels(name), LATENCY.labels(name)
         self._due = False  # whether the loop is about to run what waits
         self._names = [each.name for each in session.get_outputs()]
