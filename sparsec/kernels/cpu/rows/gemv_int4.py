@@ -19,6 +19,7 @@ from sparsec.kernels.cpu.rows import matvec_int8
 from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows, vectors_of
 from sparsec.kernels.cpu.rows.matvec import (
     BlockedRows,
+    Matvec,
     arguments,
     ask_ahead,
     balanced_streams,
@@ -82,6 +83,11 @@ def recipe(params: GemvInt4Params) -> Nibbles:
 
 def reference(weight: np.ndarray, columns: np.ndarray, _params: GemvInt4Params) -> np.ndarray:
     """The product (outputs, n) of a weight and columns of activations (inputs, n), in the kernel's integers."""
+    return product(weight, columns)
+
+
+def product(weight: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Codes of 4 bits times activations in signed bytes: (outputs, inputs), (inputs, n) -> (outputs, n)."""
     scale = np.maximum(np.abs(columns).max(axis=0, initial=0), TINY) / (CENTRE - 1)
     return np.asarray(dequantized(weight) @ np.rint(columns / scale) * scale)
 
@@ -96,7 +102,7 @@ def build(params: GemvInt4Params, isa: Isa) -> Kernel:
 
 
 @dataclass(frozen=True)
-class _Activations:
+class SignedRows:
     """Bytes (batch, stride), the scale of every row, and -ZERO times the sum of every block (batch, depth)."""
 
     rows: Buffer
@@ -107,31 +113,31 @@ class _Activations:
 
 def _emit(b: Buffers, p: GemvInt4Params) -> None:
     height = p.blocks * p.vectors * p.lanes
-    activations = _signed(b, p)
+    activations = signed_rows(b, p.shape, p.depth, p.lanes)
     sums = T.alloc_buffer((p.shape.batch * height,), "float32")
     balanced_streams(b, p, lambda blocks: _blocks(b, p, blocks, activations, sums))
     finish_rows(b, p.shape, sums, height, p.lanes)
 
 
-def _signed(b: Buffers, p: GemvInt4Params) -> _Activations:
-    """The activations as signed bytes; where a row is padded, the weight's codes are `ZERO`."""
-    bytes_, stride, scales = matvec_int8.quantized_rows(b, p.shape, CENTRE, p.depth * BLOCK, p.lanes)
-    rows = T.alloc_buffer((p.shape.batch * stride,), "int8")
-    begins = T.alloc_buffer((p.shape.batch * p.depth,), "int32")
+def signed_rows(b: Buffers, shape: Matvec, depth: int, lanes: int) -> SignedRows:
+    """The activations as signed bytes in `depth` blocks; where a row is padded, the weight's codes are `ZERO`."""
+    bytes_, stride, scales = matvec_int8.quantized_rows(b, shape, CENTRE, depth * BLOCK, lanes)
+    rows = T.alloc_buffer((shape.batch * stride,), "int8")
+    begins = T.alloc_buffer((shape.batch * depth,), "int32")
     total = registers(1, 1, "int32")
-    with T.serial(0, p.shape.batch * stride // (GROUP * p.lanes)) as vector:
-        at, width = vector * (GROUP * p.lanes), GROUP * p.lanes
+    with T.serial(0, shape.batch * stride // (GROUP * lanes)) as vector:
+        at, width = vector * (GROUP * lanes), GROUP * lanes
         flipped = T.bitwise_xor(load(bytes_, at, width), splat(T.uint8(CENTRE), width))
         store(rows, at, T.reinterpret(f"int8x{width}", flipped))
-    with T.serial(0, p.shape.batch) as n, T.serial(0, p.depth) as block:
+    with T.serial(0, shape.batch) as n, T.serial(0, depth) as block:
         T.buffer_store(total, T.int32(0), [0])
         with T.serial(0, BLOCK) as i:
             T.buffer_store(total, total[0] + T.Cast("int32", rows[n * stride + block * BLOCK + i]), [0])
-        T.buffer_store(begins, total[0] * T.int32(-ZERO), [n * p.depth + block])
-    return _Activations(rows, stride, scales, begins)
+        T.buffer_store(begins, total[0] * T.int32(-ZERO), [n * depth + block])
+    return SignedRows(rows, stride, scales, begins)
 
 
-def _blocks(b: Buffers, p: GemvInt4Params, blocks: Sequence[Expr], a: _Activations, sums: Buffer) -> None:
+def _blocks(b: Buffers, p: GemvInt4Params, blocks: Sequence[Expr], a: SignedRows, sums: Buffer) -> None:
     """The products of some blocks of rows, into `sums` (batch, rows of all blocks)."""
     lanes, batch, width = p.lanes, p.shape.batch, GROUP * p.lanes
     totals, part = registers(batch * len(blocks) * p.vectors, lanes), registers(batch, lanes, "int32")
