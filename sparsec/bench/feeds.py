@@ -10,14 +10,11 @@ import onnx
 import onnx_ir as ir
 
 from sparsec.artifact.file import Artifact
-from sparsec.compiler.samples import PIXELS, TOKENS, sample_of, usual
+from sparsec.compiler.samples import SHARES, sample_of, usual
 from sparsec.errors import ShapeError, SparsecError
 from sparsec.graph.compare import random_feeds
 from sparsec.runtime.session import InferenceSession
 from sparsec.runtime.sized.declared import declared
-
-SHARES = (1, 2, 8, 128)
-"""Of the usual sizes, the parts that are tried in turn."""
 
 
 def random_inputs(artifact: Artifact, shapes: Mapping[str, Sequence[int]] | None = None,
@@ -64,7 +61,7 @@ def _of_any_size(artifact: Artifact, limits: Mapping[str, tuple[int, int]], shap
     graph = ir.from_proto(onnx.ModelProto.FromString(artifact.graph))
     session = None
     for share in SHARES:
-        others = usual(graph.graph.inputs, limits, TOKENS // share, PIXELS // share)
+        others = usual(graph.graph.inputs, limits, share)
         feeds = dict(sample_of(graph, limits, shapes, dims, others))
         if {*others} <= {*dims}:
             return feeds

@@ -18,6 +18,8 @@ IMAGE_RANK, FIRST_PIXELS = 4, 2
 """Floats of at least so many dimensions may be images, whose pixels lie from this axis on."""
 TOKENS, PIXELS = 128, 224
 """Usual sizes, of texts, signals and caches, and of images."""
+SHARES = (1, 2, 8, 128)
+"""What usual sizes are divided by in turn, where a network takes none so large, of which shapes may not tell."""
 
 
 def sampled(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> list[Feeds]:
@@ -39,14 +41,14 @@ def sampled(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> list[Feed
             for sizes in (symbols, least)]
 
 
-def usual(inputs: Iterable[ir.Value], limits: Mapping[str, tuple[int, int]], tokens: int = TOKENS,
-          pixels: int = PIXELS) -> dict[str, int]:
-    """By symbolic dimension a size that networks usually run at: one row, so many tokens or pixels.
+def usual(inputs: Iterable[ir.Value], limits: Mapping[str, tuple[int, int]], share: int = 1) -> dict[str, int]:
+    """By symbolic dimension a size that networks usually run at, or a `share` of it: one row, so many tokens or pixels.
 
     Images are floats that end in unknown sizes. A decoder with caches, whose dimensions are called past, takes one
     token behind as many.
     """
     found: dict[str, int] = {}
+    tokens, pixels = TOKENS // share, PIXELS // share
     for value in inputs:
         shape = list(value.shape or ())
         images = (len(shape) >= IMAGE_RANK and value.dtype is not None and value.dtype.is_floating_point()

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
 
-from sparsec.errors import ModelError, counted
+from sparsec.errors import ModelError, ShapeError, counted
 from sparsec.graph import operators, scales
 from sparsec.graph.constants import constant
 from sparsec.graph.faults import plain
@@ -29,6 +30,10 @@ ALONG_AXIS = {"Hardmax", "LogSoftmax", "LpNormalization", "Softmax"}
 WEIGHT_POSITIONS = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "DeformConv": 1, "QLinearConv": 3}
 """The input that holds a convolution's weight."""
 
+
+BROADCAST = ("Add", "And", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual", "Less",
+             "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "Sub", "Sum", "Where", "Xor")
+"""Operators on elements of several inputs."""
 
 WINDOW = ("kernel_shape", "strides", "dilations", "pads")
 """Attributes that say where windows lie."""
@@ -109,6 +114,7 @@ def check(model: ir.Model, where: str) -> None:
 
     Raises:
         ModelError: the graph is not valid; says where and why.
+        ShapeError: elements of a node's inputs do not meet: the sizes are not those that the network was made for.
 
     """
     _check_by_onnx(model, where, strictly=False)
@@ -155,6 +161,18 @@ def _check_groups(node: ir.Node) -> None:
     if group < 1 or w[0] % group or x[1] != channels:
         raise ValueError(f"its input has {x[1]} channels and its weight the shape {w}, which do not divide into "
                          f"{counted(group, 'group')}")
+
+
+def _check_broadcast(node: ir.Node) -> None:
+    """Raises ShapeError if inputs do not broadcast; shape inference lets pass what only contents told it."""
+    shapes = [shape for value in node.inputs if (shape := static_shape(value)) is not None]
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError as error:
+        told = " and ".join(map(str, shapes))
+        raise ShapeError(f"the sizes of the inputs do not fit the network: at node '{node.name}' ({node.op_type}) "
+                         f"tensors of shapes {told} meet; give others, such as those that a table of positions has"
+                         ) from error
 
 
 def _check_sizes(node: ir.Node) -> None:
@@ -232,7 +250,8 @@ def _check_shapes(node: ir.Node) -> None:
 
 
 _CHECKS: dict[str, Callable[[ir.Node], None]] = {
-    **dict.fromkeys(WEIGHT_POSITIONS, _check_groups), **dict.fromkeys(ALONG_AXIS, _check_axis), "PRelu": _check_slope,
-    "GroupNormalization": _check_parts, "CumSum": _check_cumulated, "DepthToSpace": _check_blocks,
+    **dict.fromkeys(BROADCAST, _check_broadcast), **dict.fromkeys(WEIGHT_POSITIONS, _check_groups),
+    **dict.fromkeys(ALONG_AXIS, _check_axis), "PRelu": _check_slope, "GroupNormalization": _check_parts,
+    "CumSum": _check_cumulated, "DepthToSpace": _check_blocks,
 }
 """What ONNX's checker lets pass, by operator."""

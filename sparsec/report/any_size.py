@@ -85,8 +85,8 @@ class Priced:
     graph: ir.Model | None = None
 
 
-def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims) -> Priced:
-    """The shapes and sizes that the layers of a model are priced at."""
+def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims, share: int = 1) -> Priced:
+    """The shapes and sizes that the layers of a model are priced at: a `share` of what is usual where none is given."""
     limits = ranges(dims)
     sizes = {name: size for name, size in dims.items() if isinstance(size, int)}
     given = {name: tuple(shape) for name, shape in shapes.items()}
@@ -95,7 +95,7 @@ def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims
     if not free:
         return Priced(given, sizes, {}, graph)
     least = {name: max(1, limits.get(name, (1, 1))[0]) for name in free if name is not None and is_name(name)}
-    assumed = least | usual(graph.graph.inputs, limits)
+    assumed = least | usual(graph.graph.inputs, limits, share)
     try:
         static = reader.load(model, shapes=given, dims=sizes | assumed, symbolic=True)
     except SparsecError:  # what is usual does not fit this network

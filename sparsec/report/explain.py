@@ -10,11 +10,13 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis import structure
+from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import Prepared, prepare
+from sparsec.compiler.samples import SHARES
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE, Candidate, Choice, best_by_format
-from sparsec.errors import UsageError
+from sparsec.errors import ShapeError, UsageError
 from sparsec.formats import CODECS
 from sparsec.formats.smallest import likely_smallest
 from sparsec.graph import reader
@@ -22,7 +24,7 @@ from sparsec.graph.evaluate import zeros_of
 from sparsec.graph.nodes import is_depthwise, node_name, weight_array
 from sparsec.graph.sizes import Dims
 from sparsec.passes.strip import StripReport
-from sparsec.report.any_size import AnySize, Outside, any_size, priced
+from sparsec.report.any_size import AnySize, Outside, Priced, any_size, priced
 from sparsec.report.curves import (
     SPARSITIES,
     Curve,
@@ -202,9 +204,8 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
         UsageError: the target has no cost model, or a node that is wanted is not there.
 
     """
-    at = priced(model, shapes or {}, dims or {})
-    options = replace(options_of(target, threads, at.shapes, precision), dims=at.sizes, inputs=inputs)
-    prepared = prepare(model, options, calibration=calibration, graph=at.graph)
+    at, options, prepared = _prepared(model, shapes or {}, dims or {}, calibration, lambda at: replace(
+        options_of(target, threads, at.shapes, precision), dims=at.sizes, inputs=inputs))
     all_sizes = {**at.sizes, **at.assumed}
     job, nodes = prepared.job, prepared.graph.graph
     _check_wanted(wanted, nodes)
@@ -227,6 +228,20 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
         stripped=any(any(each.counts.values()) for each in prepared.passes if isinstance(each, StripReport)),
         any_size=any_size(model, replace(options, shapes=shapes, dims=dims, inputs=None),
                           calibration, all_sizes) if at.assumed else None)
+
+
+def _prepared(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims, calibration: Calibration | None,
+              options_at: Callable[[Priced], CompileOptions]) -> tuple[Priced, CompileOptions, Prepared]:
+    """A model at the largest of its usual sizes that the network takes, where sizes are not given."""
+    for share in SHARES:
+        at = priced(model, shapes, dims, share)
+        options = options_at(at)
+        try:
+            return at, options, prepare(model, options, calibration=calibration, graph=at.graph)
+        except ShapeError:
+            if not at.assumed or share == SHARES[-1]:
+                raise
+    raise AssertionError(SHARES)
 
 
 def _check_wanted(wanted: Collection[str], nodes: Iterable[ir.Node]) -> None:

@@ -55,6 +55,17 @@ def test_explain_tells_of_the_artifact_that_compile_makes(artifact):
     assert explain(model(), dims={"batch": 1, "past length": 4}).any_size is None
 
 
+def test_explain_prices_at_sizes_that_a_table_of_positions_has():
+    table = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]> f (float[batch, seq, 8] x) => (float[batch, seq, 8] y) '
+        "<int64[1] zero = {0}, int64[1] one = {1}> "
+        "{ all = Shape(x) end = Gather(all, one) own = Slice(table, zero, end, zero) y = Add(x, own) }")
+    table.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((40, 8), np.float32), "table"))
+    assert explain(table).sizes == {"batch": 1, "seq": 16}
+    with pytest.raises(ShapeError, match=r"sizes .* do not fit the network: at node .* \(Add\)"):
+        explain(table, dims={"seq": 41})
+
+
 def test_explain_prices_at_sizes_that_are_usual():
     names = {"image": ["n", 3, "h", "w"], "ids": ["n", "s"], "past": ["n", 2, "past_length", 8],
              "mask": ["n", "total_length"]}
