@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,8 @@ def command(
         raise ToolchainError("serving needs the package kserve; pip install 'sparsec[serve]'")
     paths = _named(artifacts)
     _check_cores(len(paths), threads, replicas)
+    for flag, number in (("--port", port), ("--grpc-port", grpc_port)):
+        _check_free(flag, number)
     from sparsec.serving.batching import Limits
     from sparsec.serving.opening import opened
     from sparsec.serving.server import serve
@@ -60,6 +63,17 @@ def _named(artifacts: list[str]) -> dict[str, Path]:
             raise UsageError(f"two models are called '{name}'; give them names: NAME=ARTIFACT")
         found[name] = file
     return found
+
+
+def _check_free(flag: str, port: int) -> None:
+    """Raises UsageError where somebody else listens on a port."""
+    with socket.socket() as found:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a port that rests is free
+        try:
+            found.bind(("0.0.0.0", port))  # noqa: S104 - as the server will
+        except OSError as error:
+            raise UsageError(f"port {port} cannot be served: {error.strerror}; give another, {flag} {port + 10}"
+                             ) from error
 
 
 def _check_cores(models: int, threads: int, replicas: int) -> None:

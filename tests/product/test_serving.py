@@ -360,3 +360,18 @@ def test_wrong_uses_of_serve(artifact, arguments, message):
                           env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     assert done.returncode == 2
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--port", "--grpc-port"])
+def test_a_port_in_use_is_told_before_models_are_opened(artifact, flag):
+    pytest.importorskip("kserve", reason="kserve is not installed")
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        done = subprocess.run([sys.executable, "-m", "sparsec", "serve", str(artifact), flag, port],
+                              capture_output=True, text=True, check=False,
+                              env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == 2
+    assert f"port {port} cannot be served" in done.stderr
+    assert flag in done.stderr
