@@ -1,4 +1,7 @@
-"""The threads of the BLAS that numpy multiplies with: no more than a session has, while it computes."""
+"""The threads of the BLAS that numpy multiplies with: no more than a session has, while it computes.
+
+OpenBLAS listens to the first thread alone that gives it a number: what others ask for has no effect there.
+"""
 
 from __future__ import annotations
 
