@@ -112,8 +112,9 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
         raise UnsupportedOperatorError(f"sizes in the model are known at run time only, and target '{job.target.name}' "
                                        "needs static ones; compile for a cpu")
     precision = None if options.precision in INTEGERS else options.precision
-    part_options = replace(options, shapes=None, inputs=None, verify=False, strict=False, precision=precision,
-                           dump_ir=None, progress=None, tune_seconds=options.tune_seconds / len(stages))
+    part_options = replace(options, shapes=None, dims=None, inputs=None, verify=False, strict=False,
+                           precision=precision, dump_ir=None, progress=None,
+                           tune_seconds=options.tune_seconds / len(stages))
     parts = [_with_rows(stage, part_options) if stage.interpreted else compile_one(stage.model, part_options)
              for stage in stages]
     outside = [Outside(node.name, node.op_type, REASON) for stage, part in zip(stages, parts, strict=True)

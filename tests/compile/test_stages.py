@@ -55,6 +55,13 @@ def agrees(proto, artifact, feeds):
     return [array.shape for array in expected]
 
 
+@pytest.mark.parametrize("size", [{"dims": {"rows": 6}}, {"shapes": {"x": (6, 8)}}])
+def test_sizes_that_are_given_bind_every_stage(size):
+    proto = text("non-zero")
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "rows"
+    agrees(proto, sparsec.compile(proto, tune="off", **size), {"x": np.ones((6, 8), np.float32)})
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_sizes_that_depend_on_values(name):
     proto = text(name)
