@@ -120,7 +120,7 @@ def command(
         if sizes or compiled:
             profile_sizes(file, json, chosen, sizes, feeds, shapes)
         else:
-            _profile(file, json, replace(chosen, inputs=options.read_arrays(feeds) if feeds else None))
+            _profile(file, json, replace(chosen, inputs=options.samples_of(feeds, file) if feeds else None))
         return
     if feeds is not None and not compiled:
         options.arrays_of_model(feeds, file, options.parse_shapes(shapes), bound_dims(sizes))  # before minutes of work

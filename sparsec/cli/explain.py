@@ -54,7 +54,7 @@ def command(
         task = progress.add_task("explain", total=1.0)
         figures = explain(model, resolved, threads=threads, shapes=options.parse_shapes(shapes),
                           dims=options.parse_dims(dims), precision=precision,
-                          inputs=options.read_arrays(feeds) if feeds else None, wanted=layers,
+                          inputs=options.samples_of(feeds, model) if feeds else None, wanted=layers,
                           progress=lambda share: progress.update(task, completed=share))
     chosen = _chosen(figures, layers)
     if figures.sizes:

@@ -175,6 +175,23 @@ def arrays_of_model(path: Path, model: Path, shapes: Mapping[str, Sequence[int]]
     return arrays
 
 
+def samples_of(path: Path, model: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file of samples of an ONNX model, whose one input an .npy file is for.
+
+    Raises:
+        ModelError: an .npy file is given, and the model cannot be read.
+        UsageError: the file holds no arrays, or one where the model takes several.
+
+    """
+    if path.suffix != ".npy":
+        return read_arrays(path)
+    from sparsec.oneshot.file import read
+
+    graph = read(model)[0].graph
+    constants = {each.name for each in graph.initializer}
+    return arrays_for(path, [each.name for each in graph.input if each.name not in constants])
+
+
 def arrays_for(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """The arrays of an .npz file by name, or that of an .npy file for the one input that there is.
 

@@ -41,7 +41,7 @@ def advise_file(model: Path, inputs: Path | None, machine: tuple[str, int], keep
     from sparsec.oneshot import file
 
     target, (proto, _) = resolve(machine[0]), file.read(model)
-    arrays = None if inputs is None else options.read_arrays(inputs)
+    arrays = None if inputs is None else options.samples_of(inputs, model)
     with progress_bar() as progress:
         task = progress.add_task("", total=1.0)
         found = priced(proto, arrays, (target, machine[1]), keep,

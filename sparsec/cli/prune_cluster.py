@@ -79,7 +79,7 @@ def answered(given: Sequence[tuple[str, str]], how: tuple[str, str, list[str]], 
         if not Path(path).is_file() or _digest(Path(path)) != digest:
             return {"error": f"{path}: not the file that it is where the command was given; copy it there"}
     try:
-        (model, _), arrays = file.read(Path(given[0][0])), options.read_arrays(Path(given[1][0]))
+        (model, _), arrays = file.read(Path(given[0][0])), options.samples_of(Path(given[1][0]), Path(given[0][0]))
         criterion, form, keep = how
         found = dense.answered(model, samples.batches(model, arrays), criterion, pattern(form), keep, sparsities, names)
     except SparsecError as error:

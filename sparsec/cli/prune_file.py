@@ -68,7 +68,7 @@ def prune_file(model: Path, inputs: Path, output: Path, wanted: Goal | float | N
 
     if resume is not None and isinstance(wanted, Goal) and on == parts.LOCAL:
         raise UsageError("--resume is for --sparsity and N:M, and with --on; goals try several sparsities")
-    arrays = options.read_arrays(inputs)
+    arrays = options.samples_of(inputs, model)
     target, threads = resolve(machine[0]), machine[1]
     (proto, was_sparse), reached = file.read(model), None
     with progress_bar() as progress:

@@ -56,7 +56,7 @@ def prune_whole(what: str, files: Files, sparsity: float | None, threshold: floa
         raise UsageError("--pattern branches takes no --keep")
     check_sparsity(sparsity or 0.0)
     options.check_folder(files.output)
-    arrays, (proto, was_sparse) = options.read_arrays(files.inputs), file.read(files.model)
+    arrays, (proto, was_sparse) = options.samples_of(files.inputs, files.model), file.read(files.model)
     remove = _branches if what == "branches" else _units
     remove(proto, arrays, replace(files, sparse=files.sparse or was_sparse), sparsity, threshold or 0.0, keep)
 

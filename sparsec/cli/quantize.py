@@ -38,7 +38,7 @@ def command(
     output = output or Path(f"{model.stem}-int8.onnx")
     options.check_folder(output)
     with working("quantising"):
-        found = quantize(model, options.read_arrays(inputs), max_error, options.parse_shapes(shapes))
+        found = quantize(model, options.samples_of(inputs, model), max_error, options.parse_shapes(shapes))
     before = describe(model).nbytes  # the output may replace it
     save_proto(found.model, output, like=model)
     rows = [asdict(layer) for layer in found.layers]

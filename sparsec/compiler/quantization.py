@@ -144,7 +144,7 @@ def _check_inputs(model: Path, sample: Feeds, shapes: Mapping[str, Sequence[int]
     for value in reader.load(model, shapes=shapes).graph.inputs:
         shape, name = static_shape(value), value.name or ""
         if name not in sample or sample[name].shape != shape:
-            given = sample[name].shape if name in sample else "nothing"
+            given = sample[name].shape if name in sample else f"{', '.join(map(repr, sample)) or 'nothing'} only"
             raise UsageError(f"{model}: input '{name}' takes {shape}; the samples hold {given}")
 
 

@@ -363,3 +363,11 @@ def test_the_command_says_which_pattern_pays(tmp_path):
     assert "no cost model for target 'scnn'" in run(*known, "--advise", "--target", "scnn", code=2)
     advised = run(*known, "--target", "cpu", "--pattern", "2:4", "-o", tmp_path / "p.onnx")
     assert "its cost model predicts" in " ".join(advised.split())
+
+
+def test_samples_of_one_input_may_be_an_npy_file(tmp_path):
+    proto = onnx.parser.parse_model('<ir_version: 10, opset_import: ["" : 20]> f (float[n, 4] x) => (float[n, 4] y) '
+                                    "{ y = Relu(x) }")
+    onnx.save(proto, tmp_path / "m.onnx")
+    np.save(tmp_path / "one.npy", np.ones((3, 4), np.float32))
+    assert samples_of(tmp_path / "one.npy", tmp_path / "m.onnx")["x"].shape == (3, 4)
