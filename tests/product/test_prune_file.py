@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
+from sparsec.cli.options import samples_of
 from sparsec.errors import InputError, PruningError, SparsecError, UsageError
 from sparsec.formats.nm import group_counts
 from sparsec.graph.compare import run_onnxruntime, same_class
