@@ -24,9 +24,8 @@ from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.loops import LOOPS, UNROLLED, unrolled
 from sparsec.graph.nodes import bodies, node_name, read_by
 from sparsec.graph.sequences import of_the_run
-from sparsec.graph.shapes import static_shape
+from sparsec.graph.shapes import SIZED_BY_VALUES, static_shape
 
-SIZED_BY_VALUES = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
 VIEWS = ("Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 """Moves that numpy does without a copy, as Gather of one index."""
 INTERPRETED = 500_000

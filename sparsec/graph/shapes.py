@@ -9,6 +9,8 @@ import onnx_ir as ir
 from sparsec.errors import ShapeError
 
 Declared = dict[ir.Value, ir.Shape]
+SIZED_BY_VALUES = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
+"""Operators whose output is as large as values say, whatever the sizes of the inputs."""
 
 
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:

@@ -35,6 +35,7 @@ from sparsec.graph.constants import constant
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.large import key_of
 from sparsec.graph.nodes import node_name
+from sparsec.graph.shapes import SIZED_BY_VALUES
 from sparsec.graph.sized import LEVELS, SIZED_DOMAIN
 from sparsec.passes.context import Context, Report
 from sparsec.target import Target
@@ -211,8 +212,10 @@ def outside(found: Staged, graph: ir.Graph) -> Iterator[Outside]:
             yield Outside(node_name(node), node.op_type, "numpy computes it where the run tells the sizes, slower than "
                           f"onnxruntime; fixed sizes have kernels ({sizes})")
     for node in found.plan.interpreted:
+        ways = (f"fixed sizes have kernels ({sizes})" if node.op_type not in SIZED_BY_VALUES
+                else "what it gives is as large as values say, at fixed sizes, too")
         yield Outside(node_name(node), node.op_type, "ONNX's reference computes it where the run tells the sizes, much "
-                      f"slower than onnxruntime; fixed sizes have kernels ({sizes})")
+                      f"slower than onnxruntime; {ways}")
 
 
 def _is_product(node: ir.Node, found: Staged) -> bool:
