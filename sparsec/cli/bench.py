@@ -24,7 +24,6 @@ from sparsec.cli.progress import working
 from sparsec.cli.tables import console
 from sparsec.compiler.options import CompileOptions
 from sparsec.errors import UsageError, counted
-from sparsec.graph.sizes import bound_dims
 
 if TYPE_CHECKING:  # the command imports it, so that others start fast
     import numpy as np
@@ -123,6 +122,8 @@ def command(
             _profile(file, json, replace(chosen, inputs=options.samples_of(feeds, file) if feeds else None))
         return
     if feeds is not None and not compiled:
+        from sparsec.graph.sizes import bound_dims
+
         options.arrays_of_model(feeds, file, options.parse_shapes(shapes), bound_dims(sizes))  # before minutes of work
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         artifact = file

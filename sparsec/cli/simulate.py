@@ -18,7 +18,6 @@ from sparsec.cli.flags import Flag, taking
 from sparsec.cli.progress import progress_bar
 from sparsec.compiler.options import CompileOptions
 from sparsec.errors import UsageError
-from sparsec.graph.sizes import bound_dims, fixed
 
 Item = TypeVar("Item")
 
@@ -124,6 +123,8 @@ def _arrays(feeds: Path, file: Path | None, bound: CompileOptions) -> dict[str, 
         raise UsageError("--input is for a model; --paper has activations of its own")
     if is_artifact(file):
         return options.read_arrays(feeds)
+    from sparsec.graph.sizes import bound_dims, fixed
+
     return options.arrays_of_model(feeds, file, fixed(bound.shapes or {}), bound_dims(bound.dims or {}))
 
 

@@ -12,7 +12,7 @@ from sparsec.artifact.file import Artifact
 from sparsec.errors import UsageError
 from sparsec.graph.sized import APPEND, SIZED_DOMAIN
 from sparsec.native.types import type_number
-from sparsec.runtime.sized import images, scattering
+from sparsec.runtime.sized import elementwise, images, scattering
 from sparsec.runtime.sized.operators import OPERATORS
 
 Add = Callable[[bytes | memoryview], list[int]]
@@ -23,7 +23,7 @@ Place = Callable[[np.ndarray], dict[str, Any]]
 
 _CALLS = {"rows", "attention", "rotary", "recurrence", "windows", "append", f"{SIZED_DOMAIN}::{APPEND}"}
 """Steps that are no operators of ONNX."""
-NATIVE = OPERATORS.keys() - images.OPERATORS.keys() - scattering.OPERATORS.keys()
+NATIVE = OPERATORS.keys() - images.OPERATORS.keys() - scattering.OPERATORS.keys() - elementwise.ACTIVATIONS.keys()
 """The operators between stages that libsparsec has."""
 
 
@@ -57,7 +57,8 @@ def _step(step: Mapping[str, Any]) -> dict[str, Any]:
     """A step with numbers for element types."""
     kind = step["op"]
     if kind not in _CALLS and kind not in NATIVE:
-        what = "of images of any size" if kind in images.OPERATORS else "of sizes that values decide"
+        what = ("of images of any size" if kind in images.OPERATORS
+                else "of sizes that values decide" if kind in scattering.OPERATORS else "of any size")
         by = f"numpy ({kind} {what})" if kind in OPERATORS else "ONNX's reference"
         raise UsageError(f"'{', '.join(step['outputs'])}' of the model is computed by {by}, which takes Python; give "
                          "its dimensions sizes with dims or shapes")

@@ -88,6 +88,17 @@ def _elu(x: np.ndarray, alpha: Any) -> np.ndarray:
     return np.asarray(np.where(x < 0, alpha * np.expm1(np.minimum(x, 0)), x))
 
 
+ACTIVATIONS: dict[str, Operator] = {
+    "Elu": _activation(_elu, alpha=1.0),
+    "HardSigmoid": _activation(lambda x, a, b: np.clip(a * x + b, 0, 1), alpha=0.2, beta=0.5),
+    "HardSwish": _activation(lambda x: x * np.clip(x / 6 + x.dtype.type(0.5), 0, 1)),
+    "LeakyRelu": _activation(lambda x, a: np.where(x < 0, a * x, x), alpha=0.01),
+    "PRelu": same_type(lambda x, slope: np.where(x < 0, slope * x, x)),
+    "Selu": _activation(lambda x, a, g: g * _elu(x, a), alpha=1.6732631921768188, gamma=1.0507010221481323),
+    "Softplus": same_type(lambda x: np.logaddexp(x, x.dtype.type(0))),
+}
+"""Those that libsparsec does not have."""
+
 OPERATORS: dict[str, Operator] = {
     **{name: of(function) for name, function in dict[str, Callable[..., Any]]({
         "Abs": np.abs, "Add": np.add, "And": np.logical_and, "Ceil": np.ceil, "Cos": np.cos, "Equal": np.equal,
@@ -101,12 +112,6 @@ OPERATORS: dict[str, Operator] = {
         "Relu": lambda x: np.maximum(x, x.dtype.type(0))}).items()},
     "Max": _folded(np.maximum), "Min": _folded(np.minimum), "Sum": _folded(np.add), "Mod": _mod, "Clip": _clip,
     "Cast": _cast, "Softmax": _softmax,
-    "Elu": _activation(_elu, alpha=1.0),
-    "HardSigmoid": _activation(lambda x, a, b: np.clip(a * x + b, 0, 1), alpha=0.2, beta=0.5),
-    "HardSwish": _activation(lambda x: x * np.clip(x / 6 + x.dtype.type(0.5), 0, 1)),
-    "LeakyRelu": _activation(lambda x, a: np.where(x < 0, a * x, x), alpha=0.01),
-    "PRelu": same_type(lambda x, slope: np.where(x < 0, slope * x, x)),
-    "Selu": _activation(lambda x, a, g: g * _elu(x, a), alpha=1.6732631921768188, gamma=1.0507010221481323),
-    "Softplus": same_type(lambda x: np.logaddexp(x, x.dtype.type(0))),
+    **ACTIVATIONS,
 }
 """By ONNX's name."""
