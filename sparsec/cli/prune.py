@@ -33,7 +33,7 @@ def command(
         "or bert, which may also stand first.")] = None,
     inputs: Annotated[Path | None, typer.Option(
         exists=True, dir_okay=False, rich_help_panel=FILE, help="An .npz file of some hundred real samples: arrays "
-        "with n times the rows that the model takes.")] = None,
+        "with n times the rows that the model takes; an .npy file where it takes one.")] = None,
     sparsity: Annotated[float | None, typer.Option(help="Fraction of the weights to remove; N:M fixes it.")] = None,
     latency: Annotated[str | None, typer.Option(
         metavar="TIME", rich_help_panel=FILE, help="Prune until it takes so long here, such as 5ms.")] = None,

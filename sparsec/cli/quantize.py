@@ -19,7 +19,8 @@ def command(
     model: options.ModelFile,
     inputs: Annotated[Path, typer.Option(
         exists=True, dir_okay=False, help="An .npz file of real inputs that calibrate the ranges; arrays with n times "
-        "the rows that the model takes, or any number where that is a symbol, are n samples.")],
+        "the rows that the model takes, or any number where that is a symbol, are n samples. An .npy file where it "
+        "takes one.")],
     output: Annotated[Path | None, typer.Option(
         "--output", "-o", dir_okay=False, help="The new model; MODEL-int8.onnx here if not given.")] = None,
     max_error: Annotated[float, typer.Option(

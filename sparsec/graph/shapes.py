@@ -9,6 +9,9 @@ import onnx_ir as ir
 from sparsec.errors import ShapeError
 
 Declared = dict[ir.Value, ir.Shape]
+BROADCAST = ("Add", "And", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual", "Less",
+             "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "Sub", "Sum", "Where", "Xor")
+"""Operators on elements of inputs whose shapes broadcast to each other."""
 SIZED_BY_VALUES = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
 """Operators whose output is as large as values say, whatever the sizes of the inputs."""
 

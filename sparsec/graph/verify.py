@@ -17,7 +17,7 @@ from sparsec.graph.constants import constant
 from sparsec.graph.faults import plain
 from sparsec.graph.limits import MOST_ELEMENTS
 from sparsec.graph.quiet import quiet
-from sparsec.graph.shapes import Declared, static_shape
+from sparsec.graph.shapes import BROADCAST, Declared, static_shape
 
 SAME_SHAPE = {"Abs", "Cast", "CastLike", "Ceil", "Clip", "Cos", "Erf", "Exp", "Floor", "GroupNormalization", "Identity",
               "Log", "MeanVarianceNormalization", "Neg", "Not", "Reciprocal", "Relu", "Round", "Sigmoid", "Sin",
@@ -29,11 +29,6 @@ ALONG_AXIS = {"Hardmax", "LogSoftmax", "LpNormalization", "Softmax"}
 
 WEIGHT_POSITIONS = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "DeformConv": 1, "QLinearConv": 3}
 """The input that holds a convolution's weight."""
-
-
-BROADCAST = ("Add", "And", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual", "Less",
-             "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "Sub", "Sum", "Where", "Xor")
-"""Operators on elements of several inputs."""
 
 WINDOW = ("kernel_shape", "strides", "dilations", "pads")
 """Attributes that say where windows lie."""

@@ -13,6 +13,7 @@ from sparsec.analysis.symbols import images
 from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.analysis.symbols.size import Size, product
 from sparsec.graph.nodes import optional
+from sparsec.graph.shapes import BROADCAST
 from sparsec.graph.sized import APPEND, RECURRENCE, SELECT
 
 
@@ -249,12 +250,11 @@ UNARY = ("Abs", "Cast", "Ceil", "Clip", "Cos", "Dropout", "Elu", "Erf", "Exp", "
          "HardSwish", "Identity", "IsNaN", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg", "Not",
          "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Sqrt", "Tanh", "CumSum",
          "Trilu", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "RMSNormalization")
-BINARY = ("Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod",
-          "Mul", "Or", "Pow", "PRelu", "Sub", "Sum", "Where", "Xor")
 
 SHAPES: dict[str, Callable[[Symbols, ir.Node], Shape | None]] = {
     **images.SHAPES,
-    **dict.fromkeys(UNARY, _same), **dict.fromkeys(BINARY, _elementwise), "Concat": _concat, "Slice": _slice,
+    **dict.fromkeys(UNARY, _same), **dict.fromkeys((*BROADCAST, "PRelu"), _elementwise),
+    "Concat": _concat, "Slice": _slice,
     "Transpose": _transpose, "Reshape": _reshape, "Expand": _expand, "ConstantOfShape": _filled, "Range": _range,
     "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "GatherElements": _gather_elements,
     "MatMul": _matmul, "Gemm": _gemm, "Flatten": _flatten, APPEND: _append, SELECT: _select, "Split": _split,

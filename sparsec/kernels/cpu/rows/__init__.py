@@ -13,7 +13,6 @@ from sparsec.cost.roofline import CACHED
 from sparsec.kernels.cpu.layer import CpuFamily
 from sparsec.kernels.cpu.rows import (
     bitmap_bf16,
-    bitmap_int4,
     bitmap_vector,
     csr_vector,
     gemv,
@@ -69,6 +68,6 @@ FAMILIES: dict[str, CpuFamily] = {
         gemv_int8.FAMILY,
         gemv_int8.BITMAP,
         gemv_int4.FAMILY,
-        bitmap_int4.FAMILY,
+        gemv_int4.BITMAP,
         well_int8.FAMILY,
     )}
