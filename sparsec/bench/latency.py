@@ -158,7 +158,7 @@ class _Worker:
     def time(self, seconds: float) -> Round:
         """The runs of a period."""
         try:
-            with suppress(BrokenPipeError):  # of a worker that has already said why it ended
+            with suppress(ConnectionError):  # of a worker that has already said why it ended
                 self._connection.send(seconds)
             answer = self._connection.recv()
         except (EOFError, OSError):
@@ -187,10 +187,11 @@ def _serve(connection: Connection, engine: str, file: str, feeds: Feeds, threads
                 seconds = connection.recv()
                 measured = _time(partial(_runs, timer, seconds, connection.poll), callers, streams)
                 connection.send(_Answer(measured, opened, _peak_bytes()))
-    except (EOFError, BrokenPipeError):  # who asked has ended
+    except (EOFError, ConnectionError):  # who asked has ended, with or without answers that it never read
         return
     except Exception as error:  # noqa: BLE001 - whatever an engine raises is the answer
-        connection.send(error if isinstance(error, InputError) else str(error))
+        with suppress(ConnectionError):
+            connection.send(error if isinstance(error, InputError) else str(error))
 
 
 def _time(runs_of_one: Callable[[], np.ndarray], callers: ThreadPoolExecutor, streams: int) -> Round:

@@ -1,16 +1,20 @@
 """Ctrl-C ends a command with one line and exit code 130, wherever it comes, and leaves nothing behind."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
+import numpy as np
 import onnx
 import pytest
 import tvm_ffi
 
 from sparsec import cli
+from sparsec.bench import latency
 from sparsec.compiler.failures import named
 from sparsec.compiler.fallback import with_fallback
 from sparsec.compiler.options import CompileOptions
@@ -35,6 +39,23 @@ def test_an_interrupt_is_one_line(seconds, tmp_path):
     assert running.returncode == 130, said
     assert [line for line in said.splitlines() if "%" not in line] == ["sparsec: error: interrupted"]
     assert not list(temporary.glob("sparsec-*"))
+
+
+def test_a_worker_whose_caller_left_without_reading_says_nothing(tmp_path, capfd):
+    path = tmp_path / "model.onnx"
+    onnx.save(model(NETWORK), path)
+    ours, theirs = multiprocessing.Pipe()
+    ours.send(0.01)
+    caller = threading.Thread(target=lambda: ours.poll(30) and ours.close())  # an answer lies unread: a reset
+    caller.start()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        latency._serve(theirs, "onnxruntime", str(path), {"x": np.zeros((1, 64), np.float32)}, 1, 1)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    caller.join()
+    assert ours.closed
+    assert capfd.readouterr().err == ""
 
 
 def test_what_an_interrupt_became_on_its_way_is_not_told_as_a_failure(tmp_path, monkeypatch, capsys):
