@@ -130,3 +130,25 @@ def test_a_convolution_of_taps_far_apart_is_a_sum(size, dilations, parts):
         assert all(pad < min(size) for node in nodes for pad in node.attributes.get_ints("pads"))
     else:
         assert not convolutions.run(load(proto), Context(resolve("cpu-generic"))).modified
+
+
+@pytest.mark.parametrize(("image", "window", "behind", "product"), [
+    ((1, 3, 8, 12), (4, 4), "r = Reshape(q, e) y = Transpose<perm=[0, 2, 1]>(r)", True),
+    ((2, 3, 9, 15), (4, 3), "y = Transpose<perm=[0, 2, 3, 1]>(q)", True),
+    ((2, 1, 37), (9,), "t = Transpose<perm=[0, 2, 1]>(q) y = Relu(t)", True),
+    ((1, 2, 4, 6, 5), (2, 3, 2), "y = Transpose<perm=[0, 2, 3, 4, 1]>(q)", True),
+    ((1, 3, 8, 12), (4, 4), "y = Transpose<perm=[0, 3, 2, 1]>(q)", False),
+    ((1, 3, 8, 12), (4, 4), "t = Relu(q) y = Transpose<perm=[0, 2, 3, 1]>(t)", False),
+    ((1, 3, 8, 12), (2, 2), "y = Transpose<perm=[0, 2, 3, 1]>(q)", False),
+])
+def test_a_convolution_of_patches_is_a_product_where_pixels_become_rows(image, window, behind, product):
+    rank = len(window)
+    proto = model(f"g (float[{dims(image)}] x) => (float[{dims('abcde'[:3 if 'Reshape' in behind else rank + 2])}] y) "
+                  f"<float[5,{image[1]},{dims(window)}] w, float[5] b, int64[3] e = {{1, 5, -1}}>"
+                  f"{{ q = Conv<strides=[{dims(window)}]>(x, w, b) {behind} }}")
+    if product:
+        kinds = [node.op_type for node in rewritten(proto)]
+        assert "Gemm" in kinds
+        assert "Conv" not in kinds
+    else:
+        assert not convolutions.run(load(proto), Context(resolve("cpu-generic"))).modified
