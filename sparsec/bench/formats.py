@@ -92,9 +92,9 @@ SWEPT = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 
 
 def time_model(model: reader.Source, target: Target, *, threads: int = 1,
-               shapes: Mapping[str, Sequence[int]] | None = None, calibration: Calibration | None = None,
-               trials: int = 1, progress: Callable[[float], None] = lambda _share: None,
-               ) -> list[Layer]:
+               shapes: Mapping[str, Sequence[int]] | None = None, dims: Mapping[str, int] | None = None,
+               calibration: Calibration | None = None, trials: int = 1,
+               progress: Callable[[float], None] = lambda _share: None) -> list[Layer]:
     """Every layer's formats, measured.
 
     Args:
@@ -102,6 +102,7 @@ def time_model(model: reader.Source, target: Target, *, threads: int = 1,
         target: this machine.
         threads: threads of a kernel.
         shapes: full shapes of inputs with symbolic dimensions.
+        dims: sizes of such dimensions by name.
         calibration: rates in place of the backend's.
         trials: how many of the best predicted options are timed beside the best of every format.
         progress: told of the share of the work done.
@@ -111,7 +112,7 @@ def time_model(model: reader.Source, target: Target, *, threads: int = 1,
         UsageError: the target's kernels cannot be timed here.
 
     """
-    options = CompileOptions(target, threads=threads, shapes=shapes)
+    options = CompileOptions(target, threads=threads, shapes=shapes, dims=dims)
     if options.backend.measurer(target) is None:
         raise UsageError(f"the formats of target '{target.name}' cannot be timed here; choose a cpu target; on a GPU "
                          "bench/cuda_bench.py times those of linear layers")

@@ -21,6 +21,7 @@ from sparsec.cli.bench_sizes import profile_sizes
 from sparsec.cli.compile import Precision, compile_with_progress, show_progress
 from sparsec.cli.names import shortened
 from sparsec.cli.progress import working
+from sparsec.cli.sizes import is_open
 from sparsec.cli.tables import console
 from sparsec.compiler.options import CompileOptions
 from sparsec.errors import UsageError, counted
@@ -116,7 +117,7 @@ def command(
     if not compiled:
         chosen.backend.require(chosen.resolved_target)
     if profile:
-        if sizes or compiled:
+        if sizes or compiled or is_open(file, options.parse_shapes(shapes)):
             profile_sizes(file, json, chosen, sizes, feeds, shapes)
         else:
             _profile(file, json, replace(chosen, inputs=options.samples_of(feeds, file) if feeds else None))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from sparsec.cli import options, tables
 from sparsec.cli.progress import progress_bar
+from sparsec.cli.sizes import with_usual
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError, counted
+from sparsec.graph.sizes import bound_dims
 from sparsec.target import resolve
 
 if TYPE_CHECKING:  # the compiler takes seconds to import
@@ -26,9 +28,10 @@ def bench_formats(file: Path, formats: str, target: str, threads: int, shapes: d
     from sparsec.bench.formats import regret, time_model
 
     resolved = resolve(target)
+    known, sizes = with_usual(file, shapes, {})
     with progress_bar() as progress:
         task = progress.add_task("timing", total=1.0)
-        layers = time_model(file, resolved, threads=threads, shapes=shapes, trials=TRIALS,
+        layers = time_model(file, resolved, threads=threads, shapes=known, dims=bound_dims(sizes), trials=TRIALS,
                             progress=lambda share: progress.update(task, completed=share))
     if not layers:
         raise UsageError(f"{file} has no layer with a constant weight that sparsec's kernels take")

@@ -30,7 +30,6 @@ def profile_sizes(file: Path, json: Path | None, chosen: CompileOptions, dims: M
     from sparsec.artifact.file import Artifact, is_artifact
     from sparsec.backends.program import SIZED
     from sparsec.bench.sized_profile import profile_sized
-    from sparsec.graph.compare import random_feeds
     from sparsec.graph.reader import load
     from sparsec.graph.sizes import bound_dims, check_dims
 
@@ -41,10 +40,8 @@ def profile_sizes(file: Path, json: Path | None, chosen: CompileOptions, dims: M
     if artifact.manifest.entry != SIZED:
         raise UsageError(f"{file} was compiled for fixed shapes; --profile takes the ONNX model then" if compiled else
                          f"{file} has no run-time sizes; leave --dim out")
-    if compiled:
-        inputs = options.inputs_for(artifact, feeds, shapes, options.single(dims))
-    else:
-        inputs = options.inputs_for(artifact, feeds) if feeds else random_feeds(load(file, dims=bound_dims(dims)))
+    given = options.single(dims) if compiled else bound_dims(dims)
+    inputs = options.inputs_for(artifact, feeds, shapes if compiled else (), None if feeds and not compiled else given)
     found = profile_sized(artifact, inputs)
     options.write_json(json, {"file": str(file), "threads": chosen.threads, **asdict(found)})
     console.print(", ".join(f"{name} = {size}" for name, size in found.sizes.items()) + "\n")

@@ -13,6 +13,7 @@ from sparsec import files
 from sparsec.cli import options, tables
 from sparsec.cli.compile import Precision
 from sparsec.cli.progress import progress_bar
+from sparsec.cli.sizes import tell_sizes
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError, counted
 from sparsec.target import resolve
@@ -58,8 +59,7 @@ def command(
                           progress=lambda share: progress.update(task, completed=share))
     chosen = _chosen(figures, layers)
     if figures.sizes:
-        sizes = ", ".join(f"{name} = {size}" for name, size in figures.sizes.items())
-        console.print(f"for {sizes}; --dim and --shape give other sizes\n")
+        tell_sizes(figures.sizes)
     _print_summary(figures)
     if figures.any_size is not None:
         _print_any_size(figures.any_size, figures.sizes)

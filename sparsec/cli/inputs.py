@@ -72,8 +72,7 @@ def keeping_inputs(name: str, command: Callable[..., None]) -> Callable[..., Non
             for each, path in outputs.items():
                 files.check_replaceable(path)
                 files.check_replaceable(path, _measured)
-                if not known[each].is_folder:
-                    options.check_folder(path)
+                (options.check_new_folder if known[each].is_folder else options.check_folder)(path)
             _check_apart({known[each].shown: path for each, path in outputs.items()})
             command(**given)
 

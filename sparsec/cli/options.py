@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,12 +20,21 @@ import typer
 from sparsec import files
 from sparsec.cli.tables import console
 from sparsec.errors import InputError, UsageError, counted
+from sparsec.graph.archives import HEAD, check_no_archive
 from sparsec.machine import cpus
 
 if TYPE_CHECKING:
     from sparsec.artifact.file import Artifact
 
-ModelFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An ONNX model.")]
+
+
+def _model_path(path: Path) -> Path:
+    """The path of an ONNX model, refused before anything is said of where the command would write."""
+    check_no_archive(str(path), files.read_regular(path, HEAD))
+    return path
+
+
+ModelFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, callback=_model_path, help="An ONNX model.")]
 Target = Annotated[str, typer.Option(help="What to compile for; `sparsec targets` lists the names.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads that one inference may use.")]
 Shapes = Annotated[list[str], typer.Option(
@@ -259,6 +269,30 @@ def check_folder(path: Path) -> None:
         raise UsageError(f"{given}: its folder does not exist; make it first")
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"{given}: its folder is read-only; choose another")
+    _check_takes_files(given, path.parent)
+
+
+def check_new_folder(path: Path) -> None:
+    """Check that files can be written into a folder, or into one that is made, before what they are to hold is.
+
+    Raises:
+        UsageError: it or its first parent that is there is no folder or takes no files.
+
+    """
+    there = next(each for each in (each.absolute() for each in (path, *path.absolute().parents)) if each.exists())
+    if not there.is_dir():
+        raise UsageError(f"{path}: {there} is a file; choose another folder")
+    _check_takes_files(path, there)
+
+
+def _check_takes_files(given: Path, folder: Path) -> None:
+    """Make a file that is gone at once: folders such as /proc take none, whoever asks and whatever their mode says."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".sparsec-"):
+            pass
+    except OSError as error:
+        raise UsageError(f"{given}: nothing can be written to {folder} ({os.strerror(error.errno or errno.EACCES)}); "
+                         "choose another folder") from error
 
 
 def tell_of_cores(threads: int) -> None:

@@ -115,12 +115,12 @@ def quantize(model: Path, inputs: Feeds, budget: float, shapes: Mapping[str, Seq
 def _shapes_of(model: Path, inputs: Feeds) -> dict[str, tuple[int, ...]]:
     """The shapes of inputs with symbolic dimensions, as their arrays have them, a row at a time."""
     shapes = {}
-    for value in onnx.load(model, load_external_data=False).graph.input:
-        dims, array = value.type.tensor_type.shape.dim, inputs.get(value.name)
-        if array is not None and array.ndim == len(dims) and any(not dim.HasField("dim_value") for dim in dims):
+    for value in reader.load(model, symbolic=True).graph.inputs:
+        dims, array = list(value.shape or ()), inputs.get(value.name or "")
+        if array is not None and array.ndim == len(dims) and not all(isinstance(dim, int) for dim in dims):
             sizes = (1, *array.shape[1:])
-            shapes[value.name] = tuple(dim.dim_value if dim.HasField("dim_value") else size
-                                       for dim, size in zip(dims, sizes, strict=True))
+            shapes[value.name or ""] = tuple(dim if isinstance(dim, int) else size
+                                             for dim, size in zip(dims, sizes, strict=True))
     return shapes
 
 

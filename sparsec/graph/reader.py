@@ -15,6 +15,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitial
 from sparsec import files
 from sparsec.errors import ModelError, ShapeError, SparsecError, UnsupportedOperatorError, UsageError
 from sparsec.graph import faults, functions, implied, interface, large, lenient, older, sequences, sparse
+from sparsec.graph.archives import check_no_archive
 from sparsec.graph.constants import add_constant
 from sparsec.graph.limits import check_nodes
 from sparsec.graph.proto import follow_links
@@ -194,9 +195,7 @@ def _parse(source: Source, where: str) -> onnx.ModelProto:
             data = source if isinstance(source, bytes) else files.read_regular(source)
         except OSError as error:
             raise ModelError(f"{where}: cannot be read: {error.strerror}; pass the path of an ONNX file") from error
-        if data[:4] == b"PK\x03\x04":
-            raise ModelError(f"{where}: a zip file, as compiled models, .npz files and PyTorch's checkpoints are, and "
-                             "not an ONNX model; pass an .onnx file")
+        check_no_archive(where, data)
         try:
             proto = onnx.ModelProto.FromString(data)
         except DecodeError as error:

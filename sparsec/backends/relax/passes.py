@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import tvm
-from tvm import relax
+import tvm_ffi
+from tvm import relax, tirx
+
+SCOPE = "pragma_scope"
+"""What TVM's scatters hold several statements together by, and what its code generator warns of on the terminal."""
 
 
 def fusing() -> list[tvm.transform.Pass]:
@@ -12,10 +16,26 @@ def fusing() -> list[tvm.transform.Pass]:
     return [
         relax.backend.DispatchSampling(), relax.backend.DispatchSortScan(),
         passes.DecomposeOpsForInference(), passes.CanonicalizeBindings(),
-        passes.LegalizeOps(), passes.AnnotateTIROpPattern(), passes.FoldConstant(),
+        passes.LegalizeOps(), without_scopes(), passes.AnnotateTIROpPattern(), passes.FoldConstant(),
         passes.RewriteDataflowReshape(),  # before fusion: a reshape is a view, inside a kernel it breaks up the loops
         passes.FuseOps(), passes.FuseTIR(), passes.DeadCodeElimination(),
     ]
+
+
+def without_scopes() -> tvm.transform.Pass:
+    """The pass that leaves of every `SCOPE` what it holds."""
+    @tvm.transform.module_pass(opt_level=0, name="sparsec.without_scopes")
+    def apply(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+        for name, function in module.functions_items():
+            if isinstance(function, tirx.PrimFunc):
+                module[name] = function.with_body(tvm_ffi.structural_map(function.body, ((tirx.AttrStmt, _opened),)))
+        return module
+
+    return apply
+
+
+def _opened(attribute: tirx.AttrStmt) -> tirx.Stmt:
+    return attribute.body if attribute.attr_key == SCOPE else attribute
 
 
 def finishing(*allocating: tvm.transform.Pass) -> list[tvm.transform.Pass]:
