@@ -1,7 +1,8 @@
 """Which nodes of a graph compute every row of their outputs from the same row of their inputs, and nothing else.
 
 A value of shape (batch, tokens, 768) with symbols for batch and tokens has batch x tokens rows of 768 numbers: its
-leading dimensions up to the last one that is no number are the rows. A node keeps rows apart if all that it reads
+leading dimensions up to the last one that is no number are the rows. A vector of known size behind a batch of one, as
+in front of a classifier, is one row. A node keeps rows apart if all that it reads
 either has the same rows, or is constant and the same for every row. Where a Reshape leaves every row what it is, as
 from (batch, tokens, 768) to (batch x tokens, 768), the rows are the same, whatever dimensions they take.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -48,7 +49,12 @@ class Rows:
 
 def leading(shape: Shape) -> Shape:
     """The dimensions of a shape that are rows."""
-    return shape[:max((axis + 1 for axis, size in enumerate(shape) if size.number is None), default=0)]
+    return shape[:max((axis + 1 for axis, size in enumerate(shape) if size.number is None), default=_is_row(shape))]
+
+
+def _is_row(shape: Shape) -> bool:
+    """Whether a shape of numbers alone is that of one row: a vector, with a batch of one in front."""
+    return len(shape) > 1 and shape[0].number == 1 and sum(size.number != 1 for size in shape) == 1
 
 
 @dataclass(frozen=True)
@@ -150,11 +156,11 @@ def _rows(node: ir.Node, symbols: Symbols, fixed: set[ir.Value]) -> Rows | None:
     for index, (value, shape) in enumerate(zip(node.inputs, shapes, strict=True)):
         if value is None or known[index] or index in told:
             continue
-        if shape is not None and node.op_type in RESHAPES and Rows.of(shape) == rows and told_by_inputs:
-            continue
-        if shape is None or shape[:rank] != lead or not _all_numbers(shape[rank:]):
+        if shape is None or not leading(shape):
             return None
-    if any(each is not None and (each[:rank] != lead or not _all_numbers(each[rank:])) for each in outs):
+        if leading(shape) != lead and not (node.op_type in RESHAPES and Rows.of(shape) == rows and told_by_inputs):
+            return None
+    if any(each is not None and leading(each) != lead for each in outs):
         return None
     return rows if rule(_Node(node, rank, shapes, known, out)) else None
 
@@ -162,10 +168,6 @@ def _rows(node: ir.Node, symbols: Symbols, fixed: set[ir.Value]) -> Rows | None:
 def is_single(shape: Shape | None) -> bool:
     """Whether a value of a shape is one number."""
     return shape is not None and all(size.number == 1 for size in shape)
-
-
-def _all_numbers(sizes: Iterable[object]) -> bool:
-    return all(getattr(size, "number", None) is not None for size in sizes)
 
 
 def _elementwise(n: _Node) -> bool:
