@@ -100,12 +100,21 @@ def _print_summary(figures: Explanation) -> None:
                       f"{tables.duration(sum(group.predicted_us for group in rest))}")
     console.print(f"\nweights: {tables.nbytes(total.bytes)} as they run, {tables.nbytes(total.smallest_bytes)} "
                   "in the smallest format of each layer")
-    for each in figures.if_pruned:
-        beside = total.dense_us / max(each.predicted_us, 1e-9)
-        console.print(f"pruned to {100 * each.sparsity:.0f} % everywhere: {tables.duration(each.predicted_us)}"
-                      f"{f', {beside:.1f}x as fast as dense' if total.dense_us else ''}")
+    if figures.if_pruned and total.layers:
+        console.print()
+        _print_if_pruned(figures)
     for line in _outside(figures.outside):
         console.print(line)
+
+
+def _print_if_pruned(figures: Explanation) -> None:
+    """The layers alone as they are, beside what they would take if pruned: the same sums, which can be compared."""
+    dense = figures.total.dense_us
+    times = {"as they are": figures.total.predicted_us, **{
+        f"pruned to {100 * each.sparsity:.0f} % everywhere": each.predicted_us for each in figures.if_pruned}}
+    tables.print_table((f"the {counted(figures.total.layers, 'layer')} alone", "time", *["as fast as dense"] * bool(dense)), [
+        (what, tables.duration(us), *[f"{dense / max(us, 1e-9):.1f}x"] * bool(dense))
+        for what, us in times.items()])
 
 
 def _print_any_size(found: AnySize, sizes: Mapping[str, int]) -> None:

@@ -19,7 +19,7 @@ from sparsec.compiler.planning import plan
 from sparsec.compiler.prepare import Prepared, Simplified, simplify, specialise
 from sparsec.compiler.report import CompileReport, Outside, Skipped, Verification
 from sparsec.compiler.sized.build import build as build_sized
-from sparsec.compiler.stages import REASON, Stage, has_rows, program, split
+from sparsec.compiler.stages import REASON, Stage, has_rows, interpreted_in, program, split
 from sparsec.compiler.threads import on_one_if_faster
 from sparsec.compiler.verification import Basis, basis_of, verify
 from sparsec.cost.precisions import INTEGERS
@@ -28,6 +28,7 @@ from sparsec.graph import reader
 from sparsec.graph.annotations import OUTSIDE
 from sparsec.graph.large import forget, is_large
 from sparsec.graph.metadata import metadata_of
+from sparsec.graph.nodes import node_name
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.sizes import bound_dims, fixed, is_fixed, ranges
 from sparsec.machine.turns import one_at_a_time
@@ -123,6 +124,8 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
                 for row in part.report["outside"]]
     if options.strict and outside:
         _refuse(outside)
+    outside += [Outside(node_name(node), node.op_type, reason)
+                for node, reason in interpreted_in(simplified.graph.graph)]
     report = CompileReport(metadata=metadata_of(simplified.graph), precision=job.precision, optimize=options.optimize,
                            codec=options.codec,
                            rates=job.calibration.source, layers=(), outside=tuple(outside), batch=None,

@@ -13,7 +13,7 @@ from sparsec.backends.job import Announce, Feeds, Job, Measurer, silent
 from sparsec.compiler.batches import Batch, divide
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.pipeline import Phase, run_passes
-from sparsec.compiler.samples import sampled
+from sparsec.compiler.samples import open_samples, sampled
 from sparsec.compiler.verification import tolerance
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.tuning import TuningLog, default_path
@@ -124,7 +124,8 @@ def _job(graph: ir.Model, options: CompileOptions, calibration: Calibration | No
          limits: Mapping[str, tuple[int, int]]) -> Job:
     """What a model is compiled for; where sizes are symbolic, inputs are generated for several."""
     static = all(static_shape(value) is not None for value in graph.graph.inputs)
-    given = [] if not options.inputs else _samples(graph, options.inputs) if static else [options.inputs]
+    given = [] if not options.inputs else _samples(graph, options.inputs) if static else (
+        open_samples(graph, options.inputs, limits)[:MOST_SAMPLES])
     target, backend, precision = options.resolved_target, options.backend, options.resolved_precision
     limit = options.max_error
     if limit is None:

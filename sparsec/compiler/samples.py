@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis.symbols.inference import input_shapes
 from sparsec.analysis.symbols.size import Size, is_name
 from sparsec.backends.job import Feeds
-from sparsec.errors import ShapeError
+from sparsec.errors import InputError, ShapeError
 from sparsec.graph.compare import random_feeds
 
 SMALL, LARGE = 3, 33
@@ -90,6 +91,52 @@ def sample_of(model: ir.Model, limits: Mapping[str, tuple[int, int]], given: Map
             raise ShapeError(f"input '{name}' cannot have the shape {list(shape)}; it takes "
                              f"({', '.join(map(str, own))})")
     return _feeds(model, sizes)
+
+
+def open_samples(model: ir.Model, inputs: Feeds, limits: Mapping[str, tuple[int, int]]) -> list[Feeds]:
+    """Real inputs of a model that leaves sizes open: one sample, or several of as many rows as there may be.
+
+    Raises:
+        InputError: they are not the model's.
+        ShapeError: one has sizes that the model or a range does not allow.
+
+    """
+    expected = {value.name: "float32" if value.dtype is None else value.dtype.numpy().name
+                for value in model.graph.inputs}
+    given = {name: np.asarray(array).dtype.name for name, array in inputs.items()}
+    if given != expected:
+        raise InputError(f"the model takes the inputs {expected}; given: {given}")
+    firsts = {_symbol(value, 0) for value in model.graph.inputs}
+    rows = {len(array) for array in inputs.values() if np.ndim(array)}
+    least, most = limits.get(next(iter(firsts)) or "", (0, 0)) if len(firsts) == len(rows) == 1 else (0, 0)
+    count = max(rows, default=0)
+    samples = [inputs] if not most or count <= most else [
+        {name: array[first:first + most] for name, array in inputs.items()}
+        for first in range(0, count, most) if count - first >= least]
+    for sample in samples:
+        _check_sizes(model, sample, limits)
+    return samples
+
+
+def _symbol(value: ir.Value, axis: int) -> str | None:
+    """The name of a dimension that is open."""
+    shape = list(value.shape or ())
+    return None if axis >= len(shape) or isinstance(shape[axis], int) else shape[axis].value
+
+
+def _check_sizes(model: ir.Model, feeds: Feeds, limits: Mapping[str, tuple[int, int]]) -> None:
+    """Raises ShapeError where inputs have sizes that the model or a range does not allow."""
+    for value in model.graph.inputs:
+        found = np.shape(feeds[value.name or ""])
+        shape = list(value.shape or ())
+        if value.shape is not None and (len(shape) != len(found) or any(
+                isinstance(dim, int) and dim != size for dim, size in zip(shape, found, strict=True))):
+            raise ShapeError(f"input '{value.name}' takes ({', '.join(map(str, shape))}); given: {list(found)}")
+        for axis, size in enumerate(found):
+            low, high = limits.get(_symbol(value, axis) or "", (size, size))
+            if not low <= size <= high:
+                raise ShapeError(f"dimension '{_symbol(value, axis)}' is {size} in input '{value.name}', and is to be "
+                                 f"{low} to {high}; give inputs of such sizes, or a wider range")
 
 
 def _different(shapes: Mapping[ir.Value, Sequence[Size]]) -> dict[str, int]:

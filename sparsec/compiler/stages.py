@@ -25,12 +25,15 @@ from sparsec.graph.loops import LOOPS, UNROLLED, unrolled
 from sparsec.graph.nodes import bodies, node_name, read_by
 from sparsec.graph.sequences import of_the_run
 from sparsec.graph.shapes import SIZED_BY_VALUES, static_shape
+from sparsec.runtime.sized.operators import OPERATORS
 
 VIEWS = ("Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 """Moves that numpy does without a copy, as Gather of one index."""
 INTERPRETED = 500_000
 """Nodes that a loop of a known number of trips may run, about ten seconds' work."""
 REASON = "its rows are known at run time only; numpy computes it"
+SIZED_REASON = "it is interpreted, at fixed sizes, too: what it gives is as large as values say"
+BEHIND_REASON = "it is interpreted: only the run tells sizes in it"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,14 @@ def split(model: ir.Model) -> list[Stage]:
             nodes.append(_named_again(model.graph, index, value))
             numbers.append(0)
     return [_stage(model, nodes, numbers, number) for number in sorted(set(numbers))]
+
+
+def interpreted_in(graph: ir.Graph) -> list[tuple[ir.Node, str]]:
+    """The nodes that are interpreted, with the reason; without those that numpy has a function for, or that move."""
+    nodes = list(graph)
+    return [(node, SIZED_REASON if node.op_type in SIZED_BY_VALUES else BEHIND_REASON)
+            for node, number in zip(nodes, _numbers(nodes), strict=True)
+            if number % 2 and (node.op_type in SIZED_BY_VALUES or node.op_type not in OPERATORS)]
 
 
 def _named_again(graph: ir.Graph, index: int, value: ir.Value) -> ir.Node:

@@ -21,12 +21,14 @@ from sparsec.backends.program import SIZED, STAGES, TensorSpec
 from sparsec.backends.registry import backend_named
 from sparsec.errors import UsageError
 from sparsec.machine.memory import ALIGNMENT, HOST
-from sparsec.native.sized import sized_plan
+from sparsec.native.sized import WAYS, sized_plan
 from sparsec.native.types import carrier_number, type_number
 from sparsec.runtime.sized.sizes import text_of
 
 MAGIC = b"SPARSECB"
 VERSION = 1
+FEW = 4
+"""Nodes that a refusal names."""
 MOST_DIMENSIONS = 8
 """Of an input or output: `SPARSEC_MAX_RANK` of the C interface."""
 
@@ -88,8 +90,7 @@ def _check(artifact: Artifact) -> None:
     """Refuse what `libsparsec` does not run."""
     manifest = artifact.manifest
     if manifest.entry == STAGES:
-        raise UsageError("the artifact interprets operators whose sizes depend on values, which takes Python; bundle a "
-                         "model without them, or run it with sparsec.InferenceSession")
+        raise UsageError(f"{_interpreted(artifact)}, which takes Python: what it gives is as large as values say; {WAYS}")
     if manifest.target == PORTABLE:
         raise UsageError("the artifact is portable and holds no native code; compile the model without --portable")
     backend = backend_named(manifest.target)
@@ -103,6 +104,14 @@ def _check(artifact: Artifact) -> None:
         if len(spec.shape) > MOST_DIMENSIONS:
             raise UsageError(f"'{spec.name}' has {len(spec.shape)} dimensions; the C interface has up to "
                              f"{MOST_DIMENSIONS}")
+
+
+def _interpreted(artifact: Artifact) -> str:
+    """The nodes that an artifact of stages interprets, with their operators."""
+    noted = [each for each in artifact.report.get("outside", ()) if each.get("operator")]
+    named = ", ".join(f"'{each['layer']}' ({each['operator']})" for each in noted[:FEW])
+    more = f" and {len(noted) - FEW} more" if len(noted) > FEW else ""
+    return f"{named}{more} {'is' if len(noted) == 1 else 'are'} interpreted" if noted else "a part is interpreted"
 
 
 def _bucket(artifact: Artifact, blob: Blob) -> dict[str, Any]:

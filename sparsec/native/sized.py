@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 
 from sparsec.artifact.file import Artifact
 from sparsec.errors import UsageError
+from sparsec.graph.shapes import SIZED_BY_VALUES
 from sparsec.graph.sized import APPEND, SIZED_DOMAIN
 from sparsec.native.types import type_number
 from sparsec.runtime.sized import elementwise, images, scattering
@@ -25,6 +27,12 @@ _CALLS = {"rows", "attention", "rotary", "recurrence", "windows", "append", f"{S
 """Steps that are no operators of ONNX."""
 NATIVE = OPERATORS.keys() - images.OPERATORS.keys() - scattering.OPERATORS.keys() - elementwise.ACTIVATIONS.keys()
 """The operators between stages that libsparsec has."""
+
+
+FIXED = "give its dimensions sizes with dims or shapes"
+WAYS = ("export the model up to what it reads and do the rest in the program, or run the artifact by Python, as "
+        "sparsec.InferenceSession, `sparsec serve` and `sparsec bundle --triton` do")
+"""What to do in place of a bundle, where fixed sizes help and where they do not."""
 
 
 def sized_plan(artifact: Artifact, add: Add, place: Place) -> dict[str, Any]:
@@ -49,19 +57,31 @@ def sized_plan(artifact: Artifact, add: Add, place: Place) -> dict[str, Any]:
     for each in (*plan["inputs"], *plan["sizes"].values()):
         each["dtype"] = type_number(each["dtype"])
     plan["constants"] = {name: place(arrays[number]) for name, number in plan["constants"].items()}
+    for step in plan["steps"]:
+        _check_native(step, arrays)
     plan["steps"] = [_step(step) for step in plan["steps"]]
     return plan
+
+
+def _check_native(step: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> None:
+    """Raises UsageError where libsparsec has no such step; names what it makes, the operator, and the way out."""
+    kind, ways = step["op"], FIXED
+    if kind in _CALLS or kind in NATIVE:
+        return
+    if kind in OPERATORS:
+        what = ("of images of any size" if kind in images.OPERATORS
+                else "of sizes that values decide" if kind in scattering.OPERATORS else "of any size")
+        by = f"numpy ({kind} {what})"
+    else:
+        operators = [node.op_type for node in onnx.ModelProto.FromString(arrays[step["model"]].tobytes()).graph.node]
+        by = f"ONNX's reference ({', '.join(operators)})"
+        ways = WAYS if SIZED_BY_VALUES.intersection(operators) else FIXED
+    raise UsageError(f"'{', '.join(step['outputs'])}' of the model is computed by {by}, which takes Python; {ways}")
 
 
 def _step(step: Mapping[str, Any]) -> dict[str, Any]:
     """A step with numbers for element types."""
     kind = step["op"]
-    if kind not in _CALLS and kind not in NATIVE:
-        what = ("of images of any size" if kind in images.OPERATORS
-                else "of sizes that values decide" if kind in scattering.OPERATORS else "of any size")
-        by = f"numpy ({kind} {what})" if kind in OPERATORS else "ONNX's reference"
-        raise UsageError(f"'{', '.join(step['outputs'])}' of the model is computed by {by}, which takes Python; give "
-                         "its dimensions sizes with dims or shapes")
     if kind == "rows":
         return {**step, **{key: [{**each, "dtype": type_number(each["dtype"])} for each in step[key]]
                            for key in ("given", "made")}}

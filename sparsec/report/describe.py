@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.analysis.liveness.node import JOINING, RECURRENT, evaluate, holder
+from sparsec.analysis.liveness.node import JOINING, PARTS, RECURRENT, evaluate, holder
 from sparsec.artifact.file import Artifact
 from sparsec.backends.program import UNKNOWN, TensorSpec
 from sparsec.errors import ArtifactError
@@ -180,7 +180,8 @@ def _layers(node: ir.Node) -> list[dict[str, Any]]:
     entries = []
     passes_on = node.op_type in PASSING or node.outputs[0].const_value is not None
     operands = () if passes_on else node.inputs[1:3] if node.op_type in RECURRENT else node.inputs
-    for value in (None if each is None else _passed(each) for each in operands):
+    name = node.name or node.outputs[0].name or ""
+    for place, value in enumerate(None if each is None else _passed(each) for each in operands):
         codes = dequantized(value)
         stored = value if value is None or codes is None else holder(value)
         tensor = None if stored is None else stored.const_value
@@ -189,7 +190,7 @@ def _layers(node: ir.Node) -> list[dict[str, Any]]:
             continue
         numbers = tensor.numpy() if codes is None else codes.values()
         entries.append({
-            "layer": node.name or node.outputs[0].name, "operator": _operator(node), "weight": value.name,
+            "layer": f"{name}{PARTS[place + 1]}" if node.op_type in RECURRENT else name, "operator": _operator(node), "weight": value.name,
             "shape": [int(dim) for dim in tensor.shape.numpy()], "dtype": tensor.dtype.numpy().name,
             "weights": tensor.size, "nonzeros": int(np.count_nonzero(numbers)), "bytes": tensor.nbytes,
             "sparse_initializer": value.metadata_props.get(SPARSE_KEY),

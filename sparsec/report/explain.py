@@ -13,6 +13,7 @@ from sparsec.analysis import structure
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import Prepared, prepare
 from sparsec.compiler.samples import SHARES
+from sparsec.compiler.stages import interpreted_in
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE, Candidate, Choice, best_by_format
@@ -220,6 +221,7 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
              for note in report.notes]
     notes += [Outside(node.name or node.op_type, reason, node.op_type) for node in nodes
               if (reason := prepared.backend.outside(node))]
+    notes += [Outside(node_name(node), reason, node.op_type) for node, reason in interpreted_in(nodes)]
     return Explanation(
         target=job.target.name, threads=threads, precision=job.precision, machine=job.calibration.source,
         layers=tuple(layers), total=_total(layers), network_us=_network_us(prepared), between=_between(prepared),

@@ -21,6 +21,8 @@ JOINING = {"Concat", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 
 RECURRENT = {"GRU", "LSTM", "RNN"}
 """Operators whose weights are their second and third input."""
+PARTS = ("", ".inputs", ".steps")
+"""What their names end in where each weight has a line of its own, by input."""
 
 
 def name(node: ir.Node) -> str:

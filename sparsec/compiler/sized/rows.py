@@ -156,9 +156,9 @@ def _rows(node: ir.Node, symbols: Symbols, fixed: set[ir.Value]) -> Rows | None:
     for index, (value, shape) in enumerate(zip(node.inputs, shapes, strict=True)):
         if value is None or known[index] or index in told:
             continue
-        if shape is None or not leading(shape):
-            return None
-        if leading(shape) != lead and not (node.op_type in RESHAPES and Rows.of(shape) == rows and told_by_inputs):
+        same = shape is not None and leading(shape) and (leading(shape) == lead or (
+            node.op_type in RESHAPES and Rows.of(shape) == rows and told_by_inputs))
+        if not same:
             return None
     if any(each is not None and leading(each) != lead for each in outs):
         return None

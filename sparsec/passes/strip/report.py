@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from sparsec.analysis.liveness.analysis import weight_index
 from sparsec.analysis.liveness.facts import dims
-from sparsec.analysis.liveness.node import RECURRENT, holder, is_constant, joined, weight_data
+from sparsec.analysis.liveness.node import PARTS, RECURRENT, holder, is_constant, joined, weight_data
 from sparsec.graph.large import count_nonzero
 from sparsec.graph.nodes import node_name
 from sparsec.passes.context import Note, Report
@@ -148,12 +148,18 @@ def measure(model: ir.Model) -> Measure:
         flops += sum(_flops_of(node, weight) for weight in weights) if weights else _flops(node)
         for weight in weights:
             if (found := _count(weight)) is not None:
-                name, operator, size = layers.get(weight, (node_name(node), node.op_type, Size()))
+                name, operator, size = layers.get(weight, (_layer_name(node, weight), node.op_type, Size()))
                 layers[weight] = name, operator, _size(node, weight, found, size.flops + _flops_of(node, weight))
     sizes = [size for _, _, size in layers.values()]
     stored = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     return Measure(layers, Size(sum(s.weights for s in sizes), sum(s.nonzero for s in sizes),
                                 sum(s.units for s in sizes), flops, stored))
+
+
+def _layer_name(node: ir.Node, weight: ir.Value) -> str:
+    """What the layer of a weight is called; recurrent ones have two."""
+    part = PARTS[list(node.inputs).index(weight)] if node.op_type in RECURRENT and not node.domain else ""
+    return f"{node_name(node)}{part}"
 
 
 def _weights(node: ir.Node) -> list[ir.Value]:
