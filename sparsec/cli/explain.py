@@ -112,7 +112,8 @@ def _print_if_pruned(figures: Explanation) -> None:
     dense = figures.total.dense_us
     times = {"as they are": figures.total.predicted_us, **{
         f"pruned to {100 * each.sparsity:.0f} % everywhere": each.predicted_us for each in figures.if_pruned}}
-    tables.print_table((f"the {counted(figures.total.layers, 'layer')} alone", "time", *["as fast as dense"] * bool(dense)), [
+    columns = f"the {counted(figures.total.layers, 'layer')} alone", "time", *["as fast as dense"] * bool(dense)
+    tables.print_table(columns, [
         (what, tables.duration(us), *[f"{dense / max(us, 1e-9):.1f}x"] * bool(dense))
         for what, us in times.items()])
 

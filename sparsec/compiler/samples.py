@@ -110,7 +110,7 @@ def open_samples(model: ir.Model, inputs: Feeds, limits: Mapping[str, tuple[int,
     rows = {len(array) for array in inputs.values() if np.ndim(array)}
     least, most = limits.get(next(iter(firsts)) or "", (0, 0)) if len(firsts) == len(rows) == 1 else (0, 0)
     count = max(rows, default=0)
-    samples = [inputs] if not most or count <= most else [
+    samples: list[Feeds] = [inputs] if not most or count <= most else [
         {name: array[first:first + most] for name, array in inputs.items()}
         for first in range(0, count, most) if count - first >= least]
     for sample in samples:
@@ -120,8 +120,8 @@ def open_samples(model: ir.Model, inputs: Feeds, limits: Mapping[str, tuple[int,
 
 def _symbol(value: ir.Value, axis: int) -> str | None:
     """The name of a dimension that is open."""
-    shape = list(value.shape or ())
-    return None if axis >= len(shape) or isinstance(shape[axis], int) else shape[axis].value
+    dims = list(value.shape or ())[axis:axis + 1]
+    return next((dim.value for dim in dims if not isinstance(dim, int)), None)
 
 
 def _check_sizes(model: ir.Model, feeds: Feeds, limits: Mapping[str, tuple[int, int]]) -> None:

@@ -92,7 +92,7 @@ def interpreted_in(graph: ir.Graph) -> list[tuple[ir.Node, str]]:
     nodes = list(graph)
     return [(node, SIZED_REASON if node.op_type in SIZED_BY_VALUES else BEHIND_REASON)
             for node, number in zip(nodes, _numbers(nodes), strict=True)
-            if number % 2 and (node.op_type in SIZED_BY_VALUES or node.op_type not in OPERATORS)]
+            if number % 2 and node.op_type not in OPERATORS]
 
 
 def _named_again(graph: ir.Graph, index: int, value: ir.Value) -> ir.Node:

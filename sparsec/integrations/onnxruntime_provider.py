@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import importlib.metadata
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -111,7 +112,7 @@ def _check(options: bytes, take: Any, into: int) -> int:
 def _divide(table: int, graph: int, options: bytes, parts: Any, count: int, take: Any, into: int) -> int:
     def divided() -> None:
         whole, given = read(table, graph), _options(options)
-        _made.files = {}
+        _made.files, _made.told = {}, False
         for number, places in enumerate(_parts(whole)):
             nodes = [whole.nodes[place] for place in places]
             made = _compiled(whole, nodes, given)
@@ -205,6 +206,7 @@ def _compiled(graph: Graph, nodes: Sequence[Node], options: Mapping[str, str]) -
     path = _kept(model, options)
     if path is not None and files.is_own(path):
         return files.read_regular(path)
+    _tell(options)
     try:
         made = model_bytes(compile_model(model, **_chosen(options)))
     except SparsecError as error:
@@ -214,6 +216,17 @@ def _compiled(graph: Graph, nodes: Sequence[Node], options: Mapping[str, str]) -
     if path is not None:
         files.write(path, made)
     return made
+
+
+def _tell(options: Mapping[str, str]) -> None:
+    """Say on the standard error, once a session, that it compiles, and how a later one need not."""
+    if _made.told:
+        return
+    _made.told = True
+    kept = (f"kept in {options['cache']} for the next" if "cache" in options else
+            "the provider's option `cache` names a folder that keeps it")
+    sys.stderr.write(f"sparsec: onnxruntime's session compiles its model here, which may take a minute; {kept}, "
+                     "`sparsec compile --as-onnx FILE --ep-context` does it beforehand\n")
 
 
 def _chosen(options: Mapping[str, str]) -> dict[str, Any]:

@@ -90,7 +90,8 @@ def _check(artifact: Artifact) -> None:
     """Refuse what `libsparsec` does not run."""
     manifest = artifact.manifest
     if manifest.entry == STAGES:
-        raise UsageError(f"{_interpreted(artifact)}, which takes Python: what it gives is as large as values say; {WAYS}")
+        raise UsageError(f"{_interpreted(artifact)}, which takes Python: what it gives is as large as values say; "
+                         f"{WAYS}")
     if manifest.target == PORTABLE:
         raise UsageError("the artifact is portable and holds no native code; compile the model without --portable")
     backend = backend_named(manifest.target)

@@ -190,7 +190,8 @@ def _layers(node: ir.Node) -> list[dict[str, Any]]:
             continue
         numbers = tensor.numpy() if codes is None else codes.values()
         entries.append({
-            "layer": f"{name}{PARTS[place + 1]}" if node.op_type in RECURRENT else name, "operator": _operator(node), "weight": value.name,
+            "layer": f"{name}{PARTS[place + 1]}" if node.op_type in RECURRENT else name,
+            "operator": _operator(node), "weight": value.name,
             "shape": [int(dim) for dim in tensor.shape.numpy()], "dtype": tensor.dtype.numpy().name,
             "weights": tensor.size, "nonzeros": int(np.count_nonzero(numbers)), "bytes": tensor.nbytes,
             "sparse_initializer": value.metadata_props.get(SPARSE_KEY),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import sparsec
+from sparsec.graph.compare import run_onnxruntime
 from tests.support.texts import model
 
 ROWS, K, N = 48, 32, 64
@@ -39,6 +40,18 @@ def test_all_leading_dimensions_are_rows(form):
     expected = options(layer([1, ROWS]))
     assert expected[0][0] != "dense"
     assert options(FORMS[form]) == expected
+
+
+@pytest.mark.parametrize("head", ["Gemm(p, v, c)", "MatMul(p, v)"])
+def test_one_row_behind_open_rows_runs_on_kernels(head):
+    proto = model("g (float[batch,length,32] x) => (float[batch,5] y) <float[32,32] w, float[32,5] v, float[5] c,"
+                  f"int64[1] axis> {{ h = MatMul(x, w) r = Relu(h) p = ReduceMean<keepdims=0>(r, axis) y = {head} }}",
+                  18, axis=[1])
+    artifact = sparsec.compile(proto, dims={"batch": 1}, tune="off", strict=True)
+    assert {row["layer"] for row in artifact.report["layers"]} == {"h", "y"}
+    x = np.random.default_rng(0).standard_normal((1, 9, 32)).astype(np.float32)
+    found = sparsec.InferenceSession(artifact).run(None, {"x": x})[0]
+    np.testing.assert_allclose(found, run_onnxruntime(proto, {"x": x})[0], rtol=1e-4, atol=1e-4)
 
 
 NETWORKS = {

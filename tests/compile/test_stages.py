@@ -9,8 +9,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import sparsec
 from sparsec.artifact.file import Artifact
-from sparsec.errors import InputError, UnsupportedOperatorError
+from sparsec.errors import InputError, UnsupportedOperatorError, UsageError
 from sparsec.graph.compare import run_onnxruntime
+from sparsec.native.model_file import model_bytes
+from sparsec.report.explain import explain
 from tests.support.texts import model
 
 X = "g (float[6,8] x)"
@@ -116,6 +118,10 @@ def test_detection_with_suppression():
     proto = detector()
     artifact = sparsec.compile(proto, tune="off")
     assert {row["operator"] for row in artifact.report["layers"]} == {"Conv"}
+    assert [(row["layer"], row["operator"]) for row in artifact.report["outside"]] == [("kept", "NonMaxSuppression")]
+    assert [each.node for each in explain(proto).outside] == ["kept"]
+    with pytest.raises(UsageError, match=r"'kept' \(NonMaxSuppression\) is interpreted.*`sparsec serve`"):
+        model_bytes(artifact)
     images = [np.random.default_rng(seed).normal(size=(1, 3, 6, 6)).astype(np.float32) for seed in range(4)]
     shapes = {agrees(proto, artifact, {"x": image})[0] for image in images}
     assert len(shapes) > 1
@@ -262,7 +268,7 @@ def test_sizes_that_do_not_fit_at_run_time_are_wrong_inputs():
 
 def test_interpreted_layers_are_reported_and_refused_when_strict():
     proto = model(RESIZED_AND_CONVOLVED, 18)
-    (row,) = sparsec.compile(proto, tune="off").report["outside"]
+    row, *_ = sparsec.compile(proto, tune="off").report["outside"]
     assert "run time" in row["reason"]
     with pytest.raises(UnsupportedOperatorError, match="known at run time only"):
         sparsec.compile(proto, tune="off", strict=True)

@@ -59,8 +59,9 @@ def assigned(made):
             for part in made.get_provider_graph_assignment_info()]
 
 
-def test_what_sparsec_does_not_know_runs_beside_its_parts(devices):
+def test_what_sparsec_does_not_know_runs_beside_its_parts(devices, capsys):
     made = session(devices, SPLIT.SerializeToString(), {"tune": "off"})
+    assert capsys.readouterr().err.count("session compiles its model here") == 1
     parts = assigned(made)
     assert sorted(len(operators) for name, operators in parts if name == PROVIDER) == [2, 3]
     assert [operators for name, operators in parts if name != PROVIDER] == [["LabelEncoder"]]
@@ -117,12 +118,14 @@ def test_a_program_in_cpp_runs_a_stored_model(bundle, artifact, tmp_path):
         assert message in done.stderr
 
 
-def test_compiled_parts_are_kept_where_the_option_says(devices, monkeypatch, tmp_path):
+def test_compiled_parts_are_kept_where_the_option_says(devices, monkeypatch, tmp_path, capsys):
     options = {"tune": "off", "cache": str(tmp_path)}
     (first,) = session(devices, SPLIT.SerializeToString(), options).run(None, X)
     assert len(list(tmp_path.glob("*.bundle"))) == 2
     monkeypatch.setattr(onnxruntime_provider, "compile_model", None)
+    capsys.readouterr()
     (again,) = session(devices, SPLIT.SerializeToString(), options).run(None, X)
+    assert not capsys.readouterr().err
     assert again.tobytes() == first.tobytes()
 
 

@@ -16,11 +16,13 @@ from sparsec.bench.feeds import random_inputs, sizes_of
 from sparsec.cli import app, tables
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.portable import pack
-from sparsec.compiler.samples import PIXELS, TOKENS, usual
+from sparsec.compiler.samples import PIXELS, TOKENS, open_samples, usual
 from sparsec.compiler.sized.recurrent import STEPS
 from sparsec.errors import InputError, ShapeError
+from sparsec.graph import reader
 from sparsec.machine.blas import within
-from sparsec.report.describe import describe_artifact
+from sparsec.passes.strip import strip
+from sparsec.report.describe import describe_artifact, describe_model
 from sparsec.report.explain import explain
 from tests.support import texts
 
@@ -53,6 +55,26 @@ def test_explain_tells_of_the_artifact_that_compile_makes(artifact):
         (each["layer"], each["reason"]) for each in artifact.report["outside"]] != []
     assert list(found.any_size.call_us.values()) == sorted(found.any_size.call_us.values())
     assert explain(model(), dims={"batch": 1, "past length": 4}).any_size is None
+
+
+def test_real_inputs_are_divided_by_the_range_of_rows_and_checked_before_anything_is_compiled():
+    rows = np.ones((10, 5, 16), np.float32)
+    graph = reader.load(model(), symbolic=True)
+    assert [len(each["x"]) for each in open_samples(graph, {"x": rows}, {"batch": (1, 4)})] == [4, 4, 2]
+    assert [len(each["x"]) for each in open_samples(graph, {"x": rows}, {"batch": (3, 4)})] == [4, 4]
+    for dims, given, message in (({"past length": "1..4"}, rows, "'past length' is 5 in input 'x', and is to be 1 to"),
+                                 ({"batch": "20..30"}, rows, "'batch' is 10 in input 'x'"),
+                                 ({"batch": "1..4"}, rows[..., :8], "input 'x' takes")):
+        with pytest.raises(ShapeError, match=message):
+            sparsec.compile(model(), dims=dims, inputs={"x": given}, tune="off")
+
+
+def test_inspect_tells_the_weights_of_a_recurrent_layer_apart():
+    proto = texts.model("g (float[5,1,8] x) => (float[5,1,1,8] y) <float[1,24,8] w, float[1,24,8] r> "
+                        "{ [gru] y = GRU<hidden_size=8>(x, w, r) }")
+    found = reader.load(proto)
+    assert [layer["layer"] for layer in describe_model(found)["layers"]] == ["gru.inputs", "gru.steps"]
+    assert [layer.name for layer in strip(found).layers] == ["gru.inputs", "gru.steps"]
 
 
 def test_explain_prices_at_sizes_that_a_table_of_positions_has():

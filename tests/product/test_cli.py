@@ -113,6 +113,15 @@ def test_bench_and_inspect_take_portable_artifacts_with_buckets(tmp_path):
                                                             code=2)
 
 
+@pytest.mark.parametrize("arguments", ["bench --profile --tune off", "bench --formats dense", "simulate",
+                                       "simulate --target scnn"])
+def test_sizes_that_nobody_gives_are_chosen_and_told(tmp_path, arguments):
+    command, *options = arguments.split()
+    text = sparsec(command, write_model(tmp_path / "rows.onnx", batch='"n"'), *options)
+    assert "n = 1" in text
+    assert "--dim and --shape" in " ".join(text.split())
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_bench_profiles_every_layer(folder, tmp_path, threads):
     text = sparsec("bench", folder / "model.onnx", "--profile", "--threads", threads, "--json", tmp_path / "p.json")
@@ -358,6 +367,17 @@ FAILURES = {
     "a dimension of none simulated": (2, lambda f, _: ["simulate", f / "model.onnx", "--dim", "n=1"],
                                       "no input has a dimension"),
     "samples not given": (2, lambda f, t: ["prune", f / "model.onnx", "-o", t / "m.onnx"], "give --inputs"),
+    "an artifact to compile": (1, lambda f, _: ["compile", f / "model.sparsec"], "a compiled artifact, and this takes"),
+    "an artifact to quantise": (1, lambda f, t: ["quantize", f / "model.sparsec", "--inputs", archive(t / "x.npz")],
+                                "a compiled artifact"),
+    "an artifact beside an artifact": (1, lambda f, _: ["bench", f / "model.sparsec", "--model", f / "model.sparsec"],
+                                       "a compiled artifact"),
+    "an artifact to prune": (1, lambda f, t: ["prune", f / "model.sparsec", "--inputs", archive(t / "x.npz"),
+                                              "--sparsity", "0.5", "-o", t / "m.onnx"], "a compiled artifact"),
+    "a folder that takes no files": (2, lambda f, _: ["compile", f / "model.onnx", "-o", "/proc/m.sparsec"],
+                                     "nothing can be written to /proc"),
+    "a bundle where nothing can be": (2, lambda f, _: ["bundle", f / "model.sparsec", "-o", "/proc/bundle"],
+                                      "nothing can be written to /proc"),
     "nowhere to write": (2, lambda f, t: ["inspect", f / "model.onnx", "--json", t / "no" / "x.json"], "x.json"),
 }
 

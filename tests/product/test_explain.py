@@ -37,6 +37,9 @@ def test_explain_fits_80_columns_and_says_where_its_rates_come_from(explained):
     text, figures, _ = explained
     assert all(len(line) <= 80 for line in text.splitlines())
     assert f"rates: {figures['machine']}" in " ".join(text.split())
+    alone = text.partition("the 2 layers alone")[2].splitlines()[1:5]
+    assert [line.split("  ")[0] for line in alone] == [
+        "as they are", *(f"pruned to {percent} % everywhere" for percent in (80, 90, 95))]
     for column in ("structure", "pays from", "of winner's"):
         assert column in text
 
