@@ -20,7 +20,7 @@ import typer
 from sparsec import files
 from sparsec.cli.tables import console
 from sparsec.errors import InputError, UsageError, counted
-from sparsec.graph.archives import HEAD, check_no_archive
+from sparsec.graph.archives import HEAD, check_no_archive, is_compiled
 from sparsec.machine import cpus
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 
 def _model_path(path: Path) -> Path:
-    """The path of an ONNX model, refused before anything is said of where the command would write."""
-    check_no_archive(str(path), files.read_regular(path, HEAD))
+    """The path of an ONNX model; that of an artifact is refused before anything is said of where it would write."""
+    if is_compiled(head := files.read_regular(path, HEAD)):
+        check_no_archive(str(path), head)
     return path
 
 

@@ -13,6 +13,11 @@ HEAD = NAME + len(COMPILED)
 """Bytes of a file that tell."""
 
 
+def is_compiled(head: bytes) -> bool:
+    """Whether a file that begins so is an artifact."""
+    return head.startswith(MAGIC) and head[NAME:].startswith(COMPILED)
+
+
 def check_no_archive(where: str, head: bytes) -> None:
     """Check that a file that begins so may be an ONNX model.
 
@@ -20,10 +25,9 @@ def check_no_archive(where: str, head: bytes) -> None:
         ModelError: it is an artifact or another zip file.
 
     """
-    if not head.startswith(MAGIC):
-        return
-    if head[NAME:].startswith(COMPILED):
+    if is_compiled(head):
         raise ModelError(f"{where}: a compiled artifact, and this takes the ONNX model that it was compiled from; "
                          "`sparsec run`, `bench`, `inspect`, `verify`, `bundle` and `serve` take artifacts")
-    raise ModelError(f"{where}: a zip file, as .npz files and PyTorch's checkpoints are, and not an ONNX model; pass "
-                     "an .onnx file")
+    if head.startswith(MAGIC):
+        raise ModelError(f"{where}: a zip file, as .npz files and PyTorch's checkpoints are, and not an ONNX model; "
+                         "pass an .onnx file")
