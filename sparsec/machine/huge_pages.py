@@ -39,7 +39,7 @@ def allocator(nbytes: int, alignment: int) -> Allocate | None:
     if nbytes < PAGE or not wanted():
         return None
     try:
-        memory = mmap.mmap(-1, nbytes + PAGE)
+        memory = mmap.mmap(-1, nbytes + PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # what is shared gets no huge pages
     except (OSError, OverflowError) as error:
         raise MemoryError(f"no room for {nbytes} bytes") from error
     with suppress(OSError):  # a system without them

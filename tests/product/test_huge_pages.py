@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -12,6 +16,7 @@ import sparsec
 from sparsec.machine import huge_pages
 from sparsec.machine.memory import ALIGNMENT
 
+SMAPS = Path("/proc/self/smaps")
 TEXT = """<ir_version: 10, opset_import: ["" : 21]> g (float[1,1,256,256] x) => (float[1,1,254,254] y)
 <float[16,1,3,3] first, float[1,16,1,1] second> {
   inner = Conv<kernel_shape = [3,3]>(x, first)
@@ -30,6 +35,25 @@ def test_arrays_of_an_arena_lie_apart(sizes: list[int]) -> None:
         assert not array.any()
         array[...] = number + 1
     assert all((array == number + 1).all() for number, array in enumerate(arrays))
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="the system does not tell of its mappings")
+def test_an_arena_is_of_one_process_and_asks_for_huge_pages() -> None:
+    allocate = huge_pages.allocator(2 * huge_pages.PAGE, ALIGNMENT)
+    assert allocate is not None
+    array = allocate((2 * huge_pages.PAGE,), np.dtype(np.uint8))
+    flags = next(flags for first, last, flags in mappings() if first <= array.ctypes.data < last)
+    assert "sh" not in flags  # Linux gives shared memory no huge pages by default
+    assert "hg" in flags
+
+
+def mappings() -> Iterator[tuple[int, int, list[str]]]:
+    """Where each mapping of this process begins and ends, and its flags as Linux calls them."""
+    for line in SMAPS.read_text().splitlines():
+        if found := re.match("([0-9a-f]+)-([0-9a-f]+) ", line):
+            first, last = (int(each, 16) for each in found.groups())
+        if line.startswith("VmFlags:"):
+            yield first, last, line.split()[1:]
 
 
 @pytest.mark.parametrize(("nbytes", "setting"), [(huge_pages.PAGE - 1, ""), (2 * huge_pages.PAGE, "never")])

@@ -33,6 +33,7 @@ class Bucket {
 
   void open() {
     std::call_once(opened_, [this] {
+      model_->settle();
       for (const Json &each : about_["constants"].list()) constants_.push_back(constant(model_, each));
       library_ = load_library(model_->piece(about_["library"]));
     });

@@ -46,21 +46,21 @@ std::shared_ptr<const Model> Model::open(const std::string &path, const sparsec_
     fail(SPARSEC_ERROR_FILE, "cannot read " + path + ": not a regular file");
   }
   model->bytes_ = static_cast<std::size_t>(about.st_size);
-  if (model->bytes_ > 0) {
-    model->base_ = mmap(nullptr, model->bytes_, PROT_READ, MAP_PRIVATE, file, 0);
-    model->mapped_ = model->base_ != MAP_FAILED;
-  }
+  void *mapping = model->bytes_ > 0 ? mmap(nullptr, model->bytes_, PROT_READ, MAP_PRIVATE, file, 0) : nullptr;
   close(file);
-  if (model->bytes_ > 0 && !model->mapped_) unreadable(path);
+  if (mapping == MAP_FAILED) unreadable(path);
+  if (mapping != nullptr) {
+    model->memory_ = {mapping, [bytes = model->bytes_](void *all) { munmap(all, bytes); }};
+    model->mapped_ = true;
+  }
   model->check(path, options, options.signature != nullptr ? options.signature : path + ".sig");
   return model;
 }
 
 std::shared_ptr<const Model> Model::copy(const void *data, std::size_t bytes, const sparsec_options &options) {
   std::shared_ptr<Model> model(new Model());
-  model->base_ = std::aligned_alloc(kAlignment, (bytes + kAlignment) / kAlignment * kAlignment);
-  if (model->base_ == nullptr) throw std::bad_alloc();
-  if (bytes > 0) std::memcpy(model->base_, data, bytes);
+  model->memory_ = lasting_memory(bytes);
+  if (bytes > 0) std::memcpy(model->memory_.get(), data, bytes);
   model->bytes_ = bytes;
   if (options.public_key != nullptr && options.signature == nullptr) {
     fail(SPARSEC_ERROR_SIGNATURE, "a model in memory has no signature beside it; give its file in the options");
@@ -69,13 +69,8 @@ std::shared_ptr<const Model> Model::copy(const void *data, std::size_t bytes, co
   return model;
 }
 
-Model::~Model() {
-  if (mapped_) munmap(base_, bytes_);
-  else if (base_ != MAP_FAILED) std::free(base_);
-}
-
 void Model::check(const std::string &name, const sparsec_options &options, const std::string &signature) {
-  const auto *data = static_cast<const std::uint8_t *>(base_);
+  const auto *data = static_cast<const std::uint8_t *>(memory_.get());
   if (bytes_ < kHeader + kDigest || std::memcmp(data, kMagic, 8) != 0) {
     fail(SPARSEC_ERROR_MODEL, name + " is not a model that `sparsec bundle` writes, or it is cut off");
   }
@@ -104,7 +99,21 @@ Model::Piece Model::piece(const Json &entry) const {
       static_cast<std::size_t>(place[1]) > room - static_cast<std::size_t>(place[0]) || place[0] % kAlignment != 0) {
     fail(SPARSEC_ERROR_MODEL, "the model's plan contradicts itself; bundle the model again");
   }
-  return {static_cast<const std::uint8_t *>(base_) + start_ + place[0], static_cast<std::size_t>(place[1])};
+  const auto *first = static_cast<const std::uint8_t *>(pieces_ != nullptr ? pieces_.get() : memory_.get());
+  return {first + (pieces_ != nullptr ? 0 : start_) + place[0], static_cast<std::size_t>(place[1])};
+}
+
+void Model::settle() const {
+  std::call_once(settled_, [this] {
+    const std::size_t bytes = bytes_ - kDigest - start_;
+    if (!mapped_ || bytes < kHugePage) return;
+    auto copy = lasting_memory(bytes);
+    auto *first = static_cast<std::uint8_t *>(memory_.get());
+    std::memcpy(copy.get(), first + start_, bytes);
+    const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE)), begin = (start_ + page - 1) / page * page;
+    madvise(first + begin, bytes_ - begin, MADV_DONTNEED);  // what is read no more is the system's again
+    pieces_ = std::move(copy);
+  });
 }
 
 ffi::Object constant(const std::shared_ptr<const Model> &model, const Json &entry) {

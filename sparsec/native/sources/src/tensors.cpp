@@ -1,5 +1,7 @@
 #include "tensors.hpp"
 
+#include <sys/mman.h>
+
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -98,6 +100,18 @@ std::shared_ptr<void> aligned_memory(std::size_t bytes) {
   void *memory = std::aligned_alloc(kAlignment, (bytes + kAlignment) / kAlignment * kAlignment);
   if (memory == nullptr) throw std::bad_alloc();
   return {memory, std::free};
+}
+
+std::shared_ptr<void> lasting_memory(std::size_t bytes) {
+  const char *setting = std::getenv("SPARSEC_HUGE_PAGES");
+  if (bytes < kHugePage || (setting != nullptr && std::strcmp(setting, "never") == 0)) return aligned_memory(bytes);
+  const std::size_t room = bytes + kHugePage;
+  void *mapping = mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapping == MAP_FAILED) throw std::bad_alloc();
+  madvise(mapping, room, MADV_HUGEPAGE);  // refused by systems without them
+  const auto address = reinterpret_cast<std::uintptr_t>(mapping);
+  const std::shared_ptr<void> owner(mapping, [room](void *all) { munmap(all, room); });
+  return {owner, static_cast<std::uint8_t *>(mapping) + (kHugePage - address % kHugePage) % kHugePage};
 }
 
 std::string described(std::int32_t type, const std::int64_t *shape, std::size_t rank) {

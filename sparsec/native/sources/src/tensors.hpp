@@ -15,8 +15,11 @@ namespace sparsec::native {
 std::size_t elements_of(const std::vector<std::int64_t> &shape);
 // Of arrays within a model's file, and of memory that is made: kernels take no other.
 constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
 // Memory at a multiple of kAlignment.
 std::shared_ptr<void> aligned_memory(std::size_t bytes);
+// Memory that lasts, in pages of 2 MB where the system has them and SPARSEC_HUGE_PAGES is not "never".
+std::shared_ptr<void> lasting_memory(std::size_t bytes);
 std::size_t element_count(const sparsec_tensor &tensor);
 bool is_dense(const sparsec_tensor &tensor);
 // Copy to row-major memory.
