@@ -15,6 +15,7 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -109,11 +110,11 @@ def cases(tmp_path_factory):
 @pytest.fixture(scope="module")
 def servers(cases, tmp_path_factory):
     """One as it is, and one whose requests wait for others, in a queue that is too short for them all."""
-    small = shutil.copy(cases[0] / "small.sparsec", tmp_path_factory.mktemp("removed"))
+    small = Path(shutil.copy(cases[0] / "small.sparsec", tmp_path_factory.mktemp("removed")))
     found = Server(small, f"again={small}"), Server(small, "--max-delay", 50, "--queue", 16)
     for each in found:
         each.wait()
-    os.unlink(small)  # nobody needs the file of a model that is served
+    small.unlink()  # nobody needs the file of a model that is served
     yield found
     for each in found:
         each.process.kill()
