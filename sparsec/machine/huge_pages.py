@@ -18,6 +18,8 @@ PAGE = 2 << 20
 """Bytes of a huge page; what is smaller keeps ordinary ones."""
 ADVICE = 14
 """Linux's MADV_HUGEPAGE."""
+PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+"""What Linux gives huge pages to; memory that processes share has none by default."""
 VARIABLE = "SPARSEC_HUGE_PAGES"
 """The environment variable that with the value "never" leaves weights, and what programs are compiled, without."""
 
@@ -39,7 +41,7 @@ def allocator(nbytes: int, alignment: int) -> Allocate | None:
     if nbytes < PAGE or not wanted():
         return None
     try:
-        memory = mmap.mmap(-1, nbytes + PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # what is shared gets no huge pages
+        memory = mmap.mmap(-1, nbytes + PAGE, PRIVATE)
     except (OSError, OverflowError) as error:
         raise MemoryError(f"no room for {nbytes} bytes") from error
     with suppress(OSError):  # a system without them
