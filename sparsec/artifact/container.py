@@ -27,6 +27,8 @@ SHARED = "weights.bin"
 
 MOST_BUCKETS = 64
 MAGIC = b"PK"  # of zip files
+BUNDLE = b"SPARSECB"
+"""What the file of a bundle's model begins with; see `native.model_file`."""
 MAPPED_BYTES = 64 << 20
 """Size of a file from which on its weights are mapped when it is opened, and not read."""
 
@@ -176,6 +178,9 @@ def _unpack(name: str, file: IO[bytes], data: memoryview, *, whole: bool) -> Con
     first = MEMBERS[0].encode()
     is_other_zip = len(data) >= _LOCAL_HEADER + len(first) and bytes(data[_LOCAL_HEADER:][:len(first)]) != first
     is_zip = bytes(data[:len(MAGIC)]) == MAGIC
+    if bytes(data[:len(BUNDLE)]) == BUNDLE:
+        raise ArtifactError(f"{name} is the model of a bundle, which the programs beside it run; give the artifact "
+                            "that it was bundled from")
     if not is_zip or is_other_zip:
         raise ArtifactError(f"{name} {_other(file) if is_zip else 'is'} not a sparsec artifact; `sparsec compile "
                             "MODEL.onnx` writes one")

@@ -32,6 +32,7 @@ def command(
     json: options.JsonFile = None,
 ) -> None:
     """Continue texts with a compiled decoder, and tell how fast."""
+    from sparsec.generation.decoder import check_decoder
     from sparsec.generation.loop import generate
     from sparsec.generation.sampling import read_config
     from sparsec.generation.text import Text
@@ -40,11 +41,12 @@ def command(
     folder = tokenizer or artifact.parent
     sampling = read_config(folder, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
                            repetition_penalty=repetition_penalty, stop=tuple(stop) if stop else None, seed=seed)
+    session = InferenceSession(str(artifact), threads)
+    check_decoder(session)  # before a tokenizer is asked for
     numbers = [_numbers(prompt) for prompt in prompts]
     text = Text(folder) if None in numbers else None
     tokens = [text.tokens(prompt) if text is not None and number is None else number or []
               for prompt, number in zip(prompts, numbers, strict=True)]
-    session = InferenceSession(str(artifact), threads)
     found = generate(session, tokens, sampling, on_token=_printed(text) if len(tokens) == 1 else None)
     if len(tokens) > 1:
         for each in found.tokens:

@@ -31,10 +31,8 @@ class Decoder:
     """
 
     def __init__(self, session: InferenceSession, pad: Sequence[int], room: int = 0) -> None:
+        check_decoder(session)
         inputs = {info.name: info for info in session.get_inputs()}
-        if TOKENS not in inputs:
-            raise UsageError(f"the model has no input '{TOKENS}'; it has {', '.join(map(repr, inputs))}, and generates "
-                             "no text")
         self.takes_padding = takes_padding(session)
         self._session, self._inputs, self._pad = session, inputs, np.asarray(pad)
         caches = [name for name in inputs if name not in (TOKENS, MASK, POSITIONS, CACHED)]
@@ -68,6 +66,14 @@ class Decoder:
         self.length += count
         last: np.ndarray = scores[:, -1] if scores.ndim > 2 else scores
         return last
+
+
+def check_decoder(session: InferenceSession) -> None:
+    """Raises UsageError where a model takes no tokens."""
+    names = [info.name for info in session.get_inputs()]
+    if TOKENS not in names:
+        raise UsageError(f"the model has no input '{TOKENS}'; it has {', '.join(map(repr, names))}, and generates no "
+                         "text")
 
 
 def takes_padding(session: InferenceSession) -> bool:

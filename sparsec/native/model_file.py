@@ -1,6 +1,6 @@
 """The file that `libsparsec` reads: an artifact whose weights lie as kernels read them, so that opening it maps a file.
 
-Layout: `MAGIC`, the version of the layout and the plan's length as little-endian 64-bit numbers, the plan as JSON,
+Layout: `BUNDLE`, the version of the layout and the plan's length as little-endian 64-bit numbers, the plan as JSON,
 arrays and libraries, each at a multiple of `ALIGNMENT`, and the SHA-256 of everything before it.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsec.artifact.container import BUNDLE
 from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import PORTABLE
 from sparsec.backends.program import SIZED, STAGES, TensorSpec
@@ -25,7 +26,6 @@ from sparsec.native.sized import WAYS, sized_plan
 from sparsec.native.types import carrier_number, type_number
 from sparsec.runtime.sized.sizes import text_of
 
-MAGIC = b"SPARSECB"
 VERSION = 1
 FEW = 4
 """Nodes that a refusal names."""
@@ -82,7 +82,7 @@ def _joined(plan: Mapping[str, Any], data: bytearray) -> bytes:
     """The file of a plan and what it refers to."""
     text = json.dumps(plan, separators=(",", ":")).encode()
     text += b" " * (-(_HEADER.size + len(text)) % ALIGNMENT)  # so that the data is aligned
-    contents = b"".join((_HEADER.pack(MAGIC, VERSION, len(text)), text, data))
+    contents = b"".join((_HEADER.pack(BUNDLE, VERSION, len(text)), text, data))
     return contents + hashlib.sha256(contents).digest()
 
 

@@ -295,6 +295,11 @@ def misfit(_folder, tmp_path):
     return ["compile", write_model(tmp_path / "misfit.onnx", text=text), "--shape", "x:1,63,1"]
 
 
+def bundled(path):
+    path.write_bytes(b"SPARSECB" + bytes(200))
+    return path
+
+
 FAILURES = {
     "not ONNX": (1, not_onnx, "not an ONNX model"),
     "truncated": (1, truncated, "truncated or damaged"),
@@ -378,6 +383,9 @@ FAILURES = {
                                      "nothing can be written to /proc"),
     "a bundle where nothing can be": (2, lambda f, _: ["bundle", f / "model.sparsec", "-o", "/proc/bundle"],
                                       "nothing can be written to /proc"),
+    "text from no decoder": (2, lambda f, _: ["generate", f / "model.sparsec", "--prompt", "some words"],
+                             "the model has no input 'input_ids'"),
+    "a bundle's model": (1, lambda _, t: ["run", bundled(t / "model.bundle")], "is the model of a bundle"),
     "nowhere to write": (2, lambda f, t: ["inspect", f / "model.onnx", "--json", t / "no" / "x.json"], "x.json"),
 }
 
