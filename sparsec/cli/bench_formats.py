@@ -12,7 +12,6 @@ from sparsec.cli.progress import progress_bar
 from sparsec.cli.sizes import with_usual
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError, counted
-from sparsec.graph.sizes import bound_dims
 from sparsec.target import resolve
 
 if TYPE_CHECKING:  # the compiler takes seconds to import
@@ -26,6 +25,7 @@ def bench_formats(file: Path, formats: str, target: str, threads: int, shapes: d
     """Time the formats of every layer of a model; `formats` is "all" or names with commas between."""
     wanted = _wanted(formats)
     from sparsec.bench.formats import regret, time_model
+    from sparsec.graph.sizes import bound_dims
 
     resolved = resolve(target)
     known, sizes = with_usual(file, shapes, {})

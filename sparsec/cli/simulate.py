@@ -19,7 +19,6 @@ from sparsec.cli.progress import progress_bar
 from sparsec.cli.sizes import with_usual
 from sparsec.compiler.options import CompileOptions
 from sparsec.errors import UsageError
-from sparsec.graph.sizes import bound_dims, fixed
 
 Item = TypeVar("Item")
 
@@ -87,8 +86,8 @@ def command(
     if arrays is not None and file is not None and not is_artifact(file):
         bound = replace(bound, shapes={name: array.shape for name, array in arrays.items()}, dims={})
     elif file is not None and not is_artifact(file):
-        usual = with_usual(file, fixed(bound.shapes or {}), bound.dims or {})
-        bound = replace(bound, shapes=usual[0], dims=usual[1])
+        known, sizes = with_usual(file, options.parse_shapes(shapes), bound.dims or {})
+        bound = replace(bound, shapes=known, dims=sizes)
     if target != "eie" or settings:
         own = {"--paper": paper, "--trace": trace, "--trace-layer": trace_layer, "--plot": plot,
                "--codebook": codebook is not Codebook.CLUSTER,
@@ -128,6 +127,8 @@ def _arrays(feeds: Path, file: Path | None, bound: CompileOptions) -> dict[str, 
         raise UsageError("--input is for a model; --paper has activations of its own")
     if is_artifact(file):
         return options.read_arrays(feeds)
+    from sparsec.graph.sizes import bound_dims, fixed
+
     return options.arrays_of_model(feeds, file, fixed(bound.shapes or {}), bound_dims(bound.dims or {}))
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparsec.cli.tables import console
-from sparsec.graph.sizes import Dims
+
+if TYPE_CHECKING:  # the commands import what they need, so that others start fast
+    from sparsec.graph.sizes import Dims
 
 
 def tell_sizes(sizes: Mapping[str, int]) -> None:
