@@ -152,3 +152,27 @@ def test_a_convolution_of_patches_is_a_product_where_pixels_become_rows(image, w
         assert "Conv" not in kinds
     else:
         assert not convolutions.run(load(proto), Context(resolve("cpu-generic"))).modified
+
+
+@pytest.mark.parametrize(("between", "behind", "outputs", "parts"), [
+    ("c = Identity(j)", "y = Relu(q)", 8, 3), ("c = Identity(j)", "y = Identity(q)", 8, 3),
+    ("c = MaxPool<kernel_shape=[3,3], strides=[2,2]>(j)", "y = Relu(q)", 4, 3),
+    ("c = Identity(j)", "y = Relu(q)", 40, 1), ("c = Relu(j)", "y = Relu(q)", 8, 1),
+])
+def test_a_convolution_of_joined_images_is_a_sum(between, behind, outputs, parts):
+    graph = rewritten_or_not(model(
+        f"g (float[1,32,31,20] x, float[1,8,31,20] z) => (float[n,c,h,w] y) "
+        f"<float[{outputs},72,3,3] w, float[{outputs}] b> {{ r = Relu(x) j = Concat<axis=1>(r, z, x) {between} "
+        f"q = Conv<pads=[1,1,1,1]>(c, w, b) {behind} }}".replace("c = Identity(j) q", "q").replace(
+            "(c, w" if "Identity(j)" in between else "\0", "(j, w")), parts > 1)
+    kinds = [node.op_type for node in graph]
+    assert kinds.count("Conv") == parts
+    assert kinds.count("Concat") == (parts == 1)
+
+
+def rewritten_or_not(proto, changes):
+    graph = load(proto)
+    if changes:
+        return rewritten(proto)
+    assert not convolutions.run(graph, Context(resolve("cpu-generic"))).modified
+    return graph.graph
