@@ -7,7 +7,7 @@ nor ONNX, since sessions ask it, too; its methods import what they need.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -171,6 +171,10 @@ class Backend(ABC):
 
     def join(self, graph: ir.Model, job: Job) -> None:  # noqa: B027 - most leave layers as they are
         """Make one layer of several, in place, where that is predicted to be faster; the graph's passes have run."""
+
+    def recipe(self, option: Option) -> Hashable | None:  # noqa: ARG002
+        """How an option's kernel reads the weight: equal ones read the same bytes; None where that is not known."""
+        return None
 
     def judge(self, graph: ir.Model, job: Job) -> Judge:  # noqa: ARG002
         """What tells the errors of options, from what the layers of a prepared graph see in the job's inputs."""

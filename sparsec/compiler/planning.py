@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -18,8 +19,14 @@ from sparsec.graph.annotations import NETWORK
 from sparsec.graph.large import derived
 from sparsec.graph.nodes import weight_array
 
+ALIKE = 1.1
+"""Times the best prediction, up to which a kernel is taken that reads a weight as it is stored already."""
+Stored = Callable[[ir.Node, Option], bool]
+"""Whether the weight of a layer is stored as an option's kernel reads it, for another plan."""
 
-def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None) -> tuple[LayerReport, ...]:
+
+def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None, stored: Stored | None = None,
+         ) -> tuple[LayerReport, ...]:
     """Choose the option that runs each layer of a prepared graph, as its `CHOICE`; returns the rows of the report.
 
     Args:
@@ -27,6 +34,7 @@ def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None
         job: what it is compiled for.
         backend: the target's.
         judge: the backend's for the graph and the job's inputs; without one, no kernel is passed over for its error.
+        stored: tells options whose weight costs no bytes, which are taken where they are hardly slower than others.
 
     Raises:
         VerificationError: no kernel of a layer is exact enough.
@@ -46,7 +54,7 @@ def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None
             options = [option for option in options if option.keeps_ieee]
         replaced = {option.replaces for option in options}
         options = [option for option in options if option.kernel not in replaced]
-        choice, error = _choose(node, options, job, judge)
+        choice, error = _choose_stored(node, options, job, judge, stored)
         CHOICE.set(node, choice)
         option = choice.winner.option
         node.metadata_props["sparsec.format"], node.metadata_props["sparsec.kernel"] = option.name, option.kernel
@@ -62,6 +70,19 @@ def _row(node: ir.Node, choice: Choice, error: float | None, loss: float | None)
         predicted_us=round(choice.winner.predicted_s * 1e6, 3), measured_us=choice.winner.measured_us, error=error,
         projection_error=loss, reason=choice.reason(choice.winner),
         instead_of=None if other is None else (other.name, other.kernel))
+
+
+def _choose_stored(node: ir.Node, options: Sequence[Option], job: Job, judge: Judge | None, stored: Stored | None,
+                   ) -> tuple[Choice, float | None]:
+    """The choice among the options whose weight is stored already, where one is fast and exact enough, else of all."""
+    machine = job.calibration.machine
+    if stored is not None and (alike := [option for option in options if stored(node, option)]):
+        limit = ALIKE * min(machine.seconds(option.work, job.threads) for option in options)
+        alike = [option for option in alike if machine.seconds(option.work, job.threads) <= limit]
+        with suppress(VerificationError):
+            if alike:
+                return _choose(node, alike, job, judge)
+    return _choose(node, options, job, judge)
 
 
 def _choose(node: ir.Node, options: Sequence[Option], job: Job, judge: Judge | None) -> tuple[Choice, float | None]:

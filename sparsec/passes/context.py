@@ -38,6 +38,7 @@ class Context:
         spared: what it is compiled without.
         precision: the number formats that layers may take, as `sparsec compile --precision` says it.
         compact: constants may take fewer bits where the precision allows it.
+        tile: tokens of the tiles of regions that have no more and are no shorter than half of them; 0 leaves that open.
 
     """
 
@@ -46,6 +47,7 @@ class Context:
     spared: Spared = NOTHING
     precision: str = "fp32"
     compact: bool = False
+    tile: int = 0
 
 
 @dataclass(frozen=True)

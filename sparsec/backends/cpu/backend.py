@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -46,6 +46,12 @@ class CpuBackend(Backend):
         from sparsec.kernels.emit.isa import isa_of
 
         return offers_of(node, job.target, isa_of(job.target, job.threads), job.precision)
+
+    def recipe(self, option: Option) -> Hashable | None:
+        """The family's."""
+        from sparsec.kernels.cpu.families import FAMILIES
+
+        return FAMILIES[option.family].recipe(option.params)
 
     def judge(self, graph: ir.Model, job: Job) -> Judge:
         """By products on what the layers see, which also calibrates 8-bit integers where the inputs are real."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from sparsec.backends.base import Backend, LayerReport
 from sparsec.backends.job import Announce, Job
 from sparsec.backends.program import SIZED, UNKNOWN, Calls, Function, Functions, Program, TensorSpec
 from sparsec.compiler.pipeline import Phase, run_passes
+from sparsec.compiler.planning import Stored
 from sparsec.compiler.planning import plan as plan_layers
 from sparsec.compiler.report import Outside
 from sparsec.compiler.sized.attention import fuse_attention
@@ -30,20 +31,30 @@ from sparsec.compiler.sized.rows import WEIGHTED
 from sparsec.compiler.sized.simplify import fold_known, merge_equal
 from sparsec.compiler.sized.stage import Joint, RowStage, Stage, joint, stages_of
 from sparsec.compiler.sized.token import Token, token_of
+from sparsec.cost.option import Option
+from sparsec.cost.plan import CHOICE
 from sparsec.graph.compare import random_feeds
 from sparsec.graph.constants import constant
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.large import key_of
+from sparsec.graph.layout import Tiled, layout_of
 from sparsec.graph.nodes import node_name
 from sparsec.graph.shapes import SIZED_BY_VALUES
 from sparsec.graph.sized import LEVELS, SIZED_DOMAIN
 from sparsec.passes.context import Context, Report
+from sparsec.runtime.sized.rows import Splitter
 from sparsec.target import Target
 
 ROWS = (1, 4, 16, 64)
 """The numbers of rows that functions are compiled for."""
 IMAGE_ROWS = (1, 2, 8)
 """The same where rows are images."""
+MORE_ROWS = (8, 48)
+"""Others, which are compiled where they read weights that are stored for those, and take `WORTH` less."""
+WORTH = 0.1
+"""The share of the time of calls for other numbers of rows that one of `MORE_ROWS` saves at least."""
+UNSTORED = 0.05
+"""The share of its weights that one of `MORE_ROWS` may store anew."""
 PLANNED = 0.6
 """The share of the time for a number of rows that its plan takes, the rest of which is building."""
 CALL_S = 3e-6
@@ -149,15 +160,55 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], target: Targe
 def row_plans(model: ir.Model, found: Staged, job: Job, context: Context, backend: Backend,
               limits: Mapping[str, tuple[int, int]]) -> Iterator[RowPlan]:
     """How the layers of a staged model run, for every number of rows that is compiled."""
-    counts = _counts(found.compiled, limits)
-    for place, count in enumerate(counts):
+    main = _counts(found.compiled, limits)
+    more = [count for count in MORE_ROWS if count < max(main, default=0)] if main != IMAGE_ROWS[:len(main)] else []
+    more = [] if found.plan.recurrences else more
+    stored: set[tuple[str, Hashable]] = set()
+    seconds: dict[int, float] = {}
+
+    def read(node: ir.Node, option: Option) -> tuple[str, Hashable]:
+        return original(node.name or ""), backend.recipe(option)
+
+    def alike(node: ir.Node, option: Option) -> bool:
+        return read(node, option) in stored
+
+    for place, count in enumerate((*main, *more)):
         whole = joint(model, found.compiled, found.symbols, count)
         recurrences = add_layers(whole.model.graph, found.plan.recurrences, count)
         own = replace(job, generated=[random_feeds(whole.model)], real=(),
-                      announce=_for_rows(job.announce, count, place, len(counts)))
+                      announce=_for_rows(job.announce, count, place, len(main) + len(more)))
         passes = run_passes(whole.model, context, phase=Phase.SPECIALISE)
-        layers = plan_layers(whole.model, own, backend, backend.judge(whole.model, own))
-        yield RowPlan(count, whole, recurrences, own, layers, passes)
+
+        layers = plan_layers(whole.model, own, backend, backend.judge(whole.model, own),
+                             alike if count in more else None)
+        made = RowPlan(count, whole, recurrences, own, layers, passes)
+        time_s = made.seconds(backend)
+        if count in more and not (_shares(whole.model.graph, alike) and _pays(count, time_s, seconds)):
+            continue
+        seconds[count] = time_s
+        context = replace(context, tile=max(context.tile, _tile(whole.model.graph)))
+        stored.update(read(node, choice.winner.option) for node in whole.model.graph
+                      if (choice := CHOICE.get(node)) is not None)
+        yield made
+
+
+def _shares(graph: ir.Graph, stored: Stored) -> bool:
+    """Whether nearly all weights of a planned graph are stored as its kernels read them."""
+    chosen = [(node, choice.winner.option) for node in graph if (choice := CHOICE.get(node)) is not None]
+    new = sum(option.nbytes for node, option in chosen if not stored(node, option))
+    return new <= UNSTORED * sum(option.nbytes for _, option in chosen)
+
+
+def _pays(count: int, time_s: float, seconds: Mapping[int, float]) -> bool:
+    """Whether calls for so many rows take less than calls for others."""
+    others = Splitter(seconds)
+    return time_s < (1 - WORTH) * others.takes(others.parts(count))
+
+
+def _tile(graph: ir.Graph) -> int:
+    """The tokens of the largest tile."""
+    return max((layout.width for node in graph for value in node.outputs
+                if isinstance(layout := layout_of(value), Tiled)), default=0)
 
 
 def _for_rows(announce: Announce, count: int, place: int, of: int) -> Announce:

@@ -35,7 +35,7 @@ def run(model: ir.Model, context: Context) -> Report:
         return Report("layout", modified=False)
     roles = {node: role for node, role in assign(model, lanes).items() if context.spared.reason(node) is None}
     roles = {node: role for node, role in roles.items() if not _alone(node, roles, context)}
-    images, tokens = image_layouts(roles, lanes), token_layouts(roles, lanes)
+    images, tokens = image_layouts(roles, lanes), token_layouts(roles, lanes, context.tile)
     roles = {node: role for node, role in roles.items() if not _moves(node, tokens)}
     borders = _Borders(model.graph)
     for node in list(model.graph):

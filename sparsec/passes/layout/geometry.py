@@ -20,8 +20,8 @@ CODE_VECTORS = (8, 4)  # of a token tile in models with codes, two vectors of by
 TOKEN_VECTORS = (4, 5, 6, 7, 8, 3, 2, 1)  # vectors of a token tile, in the order of preference
 
 
-def token_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, Tiled]:
-    """A layout for every value that some node of a region reads or writes as tokens.
+def token_layouts(roles: Mapping[ir.Node, Role], lanes: int, tile: int = 0) -> dict[ir.Value, Tiled]:
+    """A layout for every value that some node of a region reads or writes as tokens; `tile` is the context's.
 
     All dimensions but the last are tokens of one sequence, so that no tile is padded but the last; only what meets in
     an attention is told apart by sequences. What nodes join has tiles of one width.
@@ -47,8 +47,10 @@ def token_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, T
     outputs = [output for *_, output in members.values()]
     layouts: dict[ir.Value, Tiled] = {}
     for region in map(set, joined.all()):
-        width = _token_width([shapes[value] for value in outputs if value in region], lanes,
-                             codes=any(value.dtype in CODE_TYPES for value in region))
+        own = [shapes[value] for value in outputs if value in region]
+        codes = any(value.dtype in CODE_TYPES for value in region)
+        fits = not codes and all(tile < 2 * tokens <= 2 * tile for _, tokens, _ in own)
+        width = tile if fits else _token_width(own, lanes, codes=codes)
         layouts |= {value: Tiled(*shapes[value], width, "uint8" if value.dtype in CODE_TYPES else "float32")
                     for value in region}
     return layouts

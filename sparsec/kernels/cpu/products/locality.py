@@ -31,7 +31,7 @@ def waited_bytes(t: Tiling, touched: float, streamed: float, l1_bytes: int, shar
     span = {"direct": min(width, t.tile + s.reach), "halo": t.halo_stride, "im2col": width}[t.mode]
     sets = min(1.0, t.vectors / math.gcd(4 * s.x_channel_stride // LINE, PAGE // LINE)) if t.mode == "direct" else 1.0
     used = (4 * channels * span + streamed) / (l1_bytes * sets)
-    packed = t.mode != "direct" or s.x_channel_stride == t.tile
+    packed = t.mode != "direct" or s.packed(t.vectors)
     scattered = packed and share < ALL
     evicted = SCATTERED * max(0.0, 1 - FULL / used) if scattered else ramp(used, CROWDED, FLOODED)
     pages = 4 * channels * s.x_channel_stride / PAGE if t.mode == "direct" else 0.0

@@ -53,6 +53,11 @@ class Stencil:
         """Columns of W: channels x taps."""
         return self.channels * len(self.taps)
 
+    def packed(self, vectors: int) -> bool:
+        """Whether a tile of so many vectors is all that lies between a channel and the next, or all tokens there."""
+        tokens = len(self.taps) == 1 and self.x_segment_stride == self.channels * self.x_channel_stride
+        return self.x_channel_stride == vectors * self.lanes or (tokens and vectors == self.vectors)
+
     @property
     def pixels(self) -> int:
         """Pixels that are computed, junk included."""
@@ -65,11 +70,13 @@ class Stencil:
 
 
 def linear(source: Tiled, outputs: int, lanes: int) -> Stencil:
-    """Y[t, m] = sum over k of W[m, k] X[t, k] for tokens in the tiled layout."""
+    """Y[t, m] = sum over k of W[m, k] X[t, k] for tokens in the tiled layout; of one tile only what holds tokens."""
     segments = source.batch * source.tiles
     width = source.width
+    tokens = source.tokens if segments == 1 and source.dtype == "float32" else width
     return Stencil(
-        channels=source.features, taps=(0,), outputs=outputs, lanes=lanes, vectors=width // lanes, segments=segments,
+        channels=source.features, taps=(0,), outputs=outputs, lanes=lanes, vectors=-(-tokens // lanes),
+        segments=segments,
         x_origin=0, x_channel_stride=width, x_segment_stride=source.features * width, x_size=source.size,
         y_origin=0, y_row_stride=width, y_segment_stride=outputs * width, y_size=segments * outputs * width)
 

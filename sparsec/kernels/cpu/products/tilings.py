@@ -39,13 +39,13 @@ def tilings(layer: StencilProduct, target: Target, isa: Isa, vectors: int,
             shares: tuple[float, ...] = L1_SHARES) -> Iterator[Tiling]:
     """The tilings of float32 activations with tiles of so many vectors, whose chunks take shares of the L1 cache."""
     s = layer.stencil
-    width = vectors * s.lanes * 4
+    packed = s.packed(vectors)
+    width = 4 * (s.x_channel_stride if packed else vectors * s.lanes)
     far = s.segments == 1 and 4 * (s.x_size + s.y_size) > FAR_SHARE * target.l2_bytes
     chunks = {"direct": {s.channels}}
-    if s.x_channel_stride == vectors * s.lanes or len(s.taps) == 1:
-        packed = s.x_channel_stride == vectors * s.lanes
+    if packed or len(s.taps) == 1:
         chunks["direct"] |= {int(share * target.l1_bytes) // width for share in (shares if packed else L1_SHARES)}
-    if s.x_channel_stride != vectors * s.lanes:
+    if not packed:
         halo = Tiling(s, layer.epilogue, "halo", vectors, 1).scratch * 4
         chunks["im2col"] = {int(share * target.l1_bytes) // (width * len(s.taps)) for share in shares}
         if len(s.taps) > 1 and halo < len(s.taps) * width:

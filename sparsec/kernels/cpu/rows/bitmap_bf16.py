@@ -14,7 +14,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
-from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows, vectors_of
+from sparsec.kernels.cpu.rows.layer import RowProduct, groups_of, read_again, too_many_rows, vectors_of
 from sparsec.kernels.cpu.rows.matvec import (
     BITS_AHEAD,
     BlockedRows,
@@ -55,9 +55,10 @@ def reject(layer: RowProduct, isa: Isa) -> str | None:
     return "bits and non-zeros take more bytes than the dense weight" if larger else too_many_rows(layer)
 
 
-def _params(layer: RowProduct, isa: Isa, l2_bytes: int) -> BitmapBf16Params:
-    shape, vectors = layer.shape, vectors_of(layer.shape, isa)
-    p = BitmapBf16Params(shape, vectors, isa.lanes, isa.threads, streams=streams_of(shape, vectors, isa))
+def _params(layer: RowProduct, isa: Isa, l2_bytes: int, group: int) -> BitmapBf16Params:
+    shape, vectors = layer.shape, vectors_of(layer.shape, isa, group)
+    p = BitmapBf16Params(shape, vectors, isa.lanes, isa.threads, streams=streams_of(shape, vectors, isa, group),
+                         group=group)
     iterations = p.blocks * max(1, p.pairs // UNROLL)
     return replace(p, ahead=lines_ahead(2 * layer.nonzeros, iterations, layer.network, l2_bytes))
 
@@ -68,13 +69,15 @@ def _nbytes(layer: RowProduct, p: BitmapBf16Params) -> int:
 
 
 def candidates(layer: RowProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
-    """The one way to run a layer."""
-    shape, p = layer.shape, _params(layer, isa, target.l2_bytes)
-    count, nbytes = p.blocks * p.vectors * p.pairs, _nbytes(layer, p)
-    work = Work(count * shape.batch, count * (2.5 + shape.batch / p.vectors), p.blocks + shape.batch,
-                memory_bytes=nbytes, kernel="bitmap/bf16", pixels=shape.batch, density=layer.density,
-                permutes=2 * count)
-    yield Option("bitmap", "bitmap/bf16", f"V={p.vectors}", p, nbytes, work, "bf16")
+    """The ways to run a layer: all rows at once, or groups of them."""
+    shape = layer.shape
+    for group in groups_of(shape):
+        p = _params(layer, isa, target.l2_bytes, group)
+        count, nbytes = p.blocks * p.vectors * p.pairs, _nbytes(layer, p)
+        work = Work(count * shape.batch, count * (2.5 * p.rounds + shape.batch / p.vectors),
+                    p.blocks * p.rounds + shape.batch, memory_bytes=nbytes, kernel="bitmap/bf16", pixels=shape.batch,
+                    density=layer.density, permutes=2 * count * p.rounds)
+        yield Option("bitmap", "bitmap/bf16", p.detail, p, nbytes, read_again(work, p, nbytes, target), "bf16")
 
 
 def recipe(params: BitmapBf16Params) -> BitmapPairs:
@@ -110,7 +113,7 @@ def _emit(b: Buffers, p: BitmapBf16Params) -> None:
     height = p.blocks * p.vectors * p.lanes
     sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
     activations = _paired(b, p)
-    balanced_streams(b, p, lambda blocks: _blocks(b, p, blocks, activations, sums))
+    balanced_streams(b, p, lambda blocks, *rows: _blocks(b, p, blocks, rows, activations, sums))
     finish_rows(b, p.shape, sums, height, p.lanes)
 
 
@@ -125,10 +128,10 @@ def _paired(b: Buffers, p: BitmapBf16Params) -> tuple[Buffer, int]:
     return rows, stride // PAIR
 
 
-def _blocks(b: Buffers, p: BitmapBf16Params, blocks: Sequence[Expr], activations: tuple[Buffer, int],
-            sums: Buffer) -> None:
-    """The products of some blocks, into `sums` (batch, rows of all blocks)."""
-    (rows, stride), lanes, batch = activations, p.lanes, p.shape.batch
+def _blocks(b: Buffers, p: BitmapBf16Params, blocks: Sequence[Expr], rows: tuple[Expr, int],
+            activations: tuple[Buffer, int], sums: Buffer) -> None:
+    """The products of some blocks and rows of X, the first and how many, into `sums` (batch, rows of all blocks)."""
+    (words, stride), lanes, (begin, batch) = activations, p.lanes, rows
     totals, heads = registers(batch * len(blocks) * p.vectors, lanes), registers(len(blocks), 1, "int64")
     for i in range(batch * len(blocks) * p.vectors):
         store(totals, i * lanes, splat(0.0, lanes))
@@ -144,7 +147,7 @@ def _blocks(b: Buffers, p: BitmapBf16Params, blocks: Sequence[Expr], activations
             ask_ahead(b["values"], heads[s], p.ahead)
             ask_ahead(b["bits"], (first + pair) * p.vectors, min(1, p.ahead), BITS_AHEAD)
         for k in (pair + u for u in range(count)):
-            x = [T.Bind(splat(rows[n * stride + k], lanes)) for n in range(batch)]
+            x = [T.Bind(splat(words[(begin + n) * stride + k], lanes)) for n in range(batch)]
             for s, v in np.ndindex(len(blocks), p.vectors):
                 bits = T.Bind(b["bits"][(firsts[s] + k) * p.vectors + v])
                 weights = T.Bind(_expanded(b, heads[s], bits, PAIR * lanes))
@@ -157,7 +160,7 @@ def _blocks(b: Buffers, p: BitmapBf16Params, blocks: Sequence[Expr], activations
     columns(p.pairs - p.pairs % UNROLL, p.pairs % UNROLL)
     for n, s, v in np.ndindex(batch, len(blocks), p.vectors):
         row = (blocks[s] * p.vectors + v) * lanes
-        store(sums, n * p.blocks * p.vectors * lanes + row, load(totals, at(n, s, v), lanes))
+        store(sums, (begin + n) * p.blocks * p.vectors * lanes + row, load(totals, at(n, s, v), lanes))
 
 
 def _expanded(b: Buffers, head: Expr, bits: Expr, width: int) -> Expr:

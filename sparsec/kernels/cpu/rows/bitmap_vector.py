@@ -9,12 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
-from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product, too_many_rows, vectors_of
+from sparsec.kernels.cpu.rows.layer import (
+    BYTES,
+    RowProduct,
+    codecs,
+    groups_of,
+    read_again,
+    stored_product,
+    too_many_rows,
+    vectors_of,
+)
 from sparsec.kernels.cpu.rows.matvec import (
     BITS_AHEAD,
     BlockedRows,
@@ -55,9 +65,10 @@ def reject(layer: RowProduct, isa: Isa) -> str | None:
     return "bits and non-zeros take more bytes than the dense weight" if larger else too_many_rows(layer)
 
 
-def _params(layer: RowProduct, isa: Isa, codec: str, l2_bytes: int) -> BitmapParams:
-    shape, vectors = layer.shape, vectors_of(layer.shape, isa)
-    p = BitmapParams(shape, vectors, isa.lanes, isa.threads, codec, streams=streams_of(shape, vectors, isa))
+def _params(layer: RowProduct, isa: Isa, codec: str, l2_bytes: int, group: int) -> BitmapParams:
+    shape, vectors = layer.shape, vectors_of(layer.shape, isa, group)
+    p = BitmapParams(shape, vectors, isa.lanes, isa.threads, codec, streams=streams_of(shape, vectors, isa, group),
+                     group=group)
     iterations = p.blocks * max(1, shape.inputs // UNROLL)
     return replace(p, ahead=lines_ahead(BYTES[codec] * layer.nonzeros, iterations, layer.network, l2_bytes))
 
@@ -68,16 +79,17 @@ def _nbytes(layer: RowProduct, p: BitmapParams) -> int:
 
 
 def candidates(layer: RowProduct, target: Target, isa: Isa, precision: str) -> Iterator[Option]:
-    """The kernel of every codec that makes the weight smaller than dense."""
+    """The kernels of every codec that makes the weight smaller than dense."""
     shape = layer.shape
-    for codec in codecs(layer, isa, precision):
-        p = _params(layer, isa, codec, target.l2_bytes)
+    for codec, group in product(codecs(layer, isa, precision), groups_of(shape)):
+        p = _params(layer, isa, codec, target.l2_bytes, group)
         count, nbytes = p.blocks * p.vectors * shape.inputs, _nbytes(layer, p)
         if nbytes >= BYTES[codec] * layer.weight.size:
             continue
-        work = Work(count * shape.batch, count * (2.5 + shape.batch / p.vectors), p.blocks, memory_bytes=nbytes,
-                    kernel=f"bitmap/{codec}", pixels=shape.batch, density=layer.density, permutes=2 * count)
-        yield Option("bitmap", f"bitmap/{codec}", f"V={p.vectors}", p, nbytes, work, codec)
+        work = Work(count * shape.batch, count * (2.5 * p.rounds + shape.batch / p.vectors), p.blocks * p.rounds,
+                    memory_bytes=nbytes, kernel=f"bitmap/{codec}", pixels=shape.batch, density=layer.density,
+                    permutes=2 * count * p.rounds)
+        yield Option("bitmap", f"bitmap/{codec}", p.detail, p, nbytes, read_again(work, p, nbytes, target), codec)
 
 
 def recipe(params: BitmapParams) -> Bitmaps:
@@ -104,13 +116,13 @@ def _emit(b: Buffers, p: BitmapParams) -> None:
     height = p.blocks * p.vectors * p.lanes
     sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
 
-    balanced_streams(b, p, lambda blocks: _blocks(b, p, blocks, sums))
+    balanced_streams(b, p, lambda blocks, *rows: _blocks(b, p, blocks, rows, sums))
     finish_rows(b, p.shape, sums, height, p.lanes)
 
 
-def _blocks(b: Buffers, p: BitmapParams, blocks: Sequence[Expr], sums: Buffer) -> None:
-    """The products of some blocks, into `sums` (batch, rows of all blocks)."""
-    lanes, inputs, batch = p.lanes, p.shape.inputs, p.shape.batch
+def _blocks(b: Buffers, p: BitmapParams, blocks: Sequence[Expr], rows: tuple[Expr, int], sums: Buffer) -> None:
+    """The products of some blocks and rows of X, the first and how many, into `sums` (batch, rows of all blocks)."""
+    lanes, inputs, (begin, batch) = p.lanes, p.shape.inputs, rows
     totals, heads = registers(batch * len(blocks) * p.vectors, lanes), registers(len(blocks), 1, "int64")
     for i in range(batch * len(blocks) * p.vectors):
         store(totals, i * lanes, splat(0.0, lanes))
@@ -126,7 +138,7 @@ def _blocks(b: Buffers, p: BitmapParams, blocks: Sequence[Expr], sums: Buffer) -
             ask_ahead(b["values"], heads[s], p.ahead)
             ask_ahead(b["bits"], (first + column) * p.vectors, min(1, p.ahead), BITS_AHEAD)
         for k in (column + u for u in range(count)):
-            x = [T.Bind(splat(b["x"][n * inputs + k], lanes)) for n in range(batch)]
+            x = [T.Bind(splat(b["x"][(begin + n) * inputs + k], lanes)) for n in range(batch)]
             for s, v in np.ndindex(len(blocks), p.vectors):
                 bits = T.Bind(b["bits"][(firsts[s] + k) * p.vectors + v])
                 weights = T.Bind(_expand(b, heads[s], bits, lanes))
@@ -139,7 +151,7 @@ def _blocks(b: Buffers, p: BitmapParams, blocks: Sequence[Expr], sums: Buffer) -
     columns(inputs - inputs % UNROLL, inputs % UNROLL)
     for n, s, v in np.ndindex(batch, len(blocks), p.vectors):
         row = (blocks[s] * p.vectors + v) * lanes
-        store(sums, n * p.blocks * p.vectors * lanes + row, load(totals, at(n, s, v), lanes))
+        store(sums, (begin + n) * p.blocks * p.vectors * lanes + row, load(totals, at(n, s, v), lanes))
 
 
 def _expand(b: Buffers, head: Expr, bits: Expr, lanes: int) -> Expr:

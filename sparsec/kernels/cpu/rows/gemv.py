@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import round_up
-from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product
+from sparsec.kernels.cpu.rows.layer import BYTES, KEPT, MAX_ROWS, RowProduct, codecs, groups_of, stored_product
 from sparsec.kernels.cpu.rows.matvec import (
     Matvec,
     arguments,
@@ -22,6 +23,7 @@ from sparsec.kernels.cpu.rows.matvec import (
     even_streams,
     finish_rows,
     finish_vectors,
+    in_groups,
     lines_ahead,
     streams_of,
 )
@@ -31,8 +33,6 @@ from sparsec.kernels.family import Family
 from sparsec.kernels.packing.blocks import PaddedBlocks
 from sparsec.kernels.packing.values import CODECS
 from sparsec.target import Target
-
-KEPT = 0.75  # of a cache that a block may take to stay in it
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,13 @@ class GemvParams:
         return -(-self.height // (self.vectors * self.lanes))
 
 
-def choose(shape: Matvec, isa: Isa) -> GemvParams:
-    """The blocking that fills the registers: at least eight sums in flight, to hide the latency of FMA."""
+def choose(shape: Matvec, isa: Isa, most: int = 0) -> GemvParams:
+    """The blocking that fills the registers: at least eight sums in flight, to hide the latency of FMA.
+
+    With `most`, no more rows are in flight.
+    """
     budget = isa.registers - isa.registers // 4
-    group = -(-shape.batch // -(-shape.batch // (budget // 3)))
+    group = -(-shape.batch // -(-shape.batch // (most or budget // 3)))
     vectors = max(1, min(4, budget // group, -(-shape.outputs // isa.lanes)))
     streams = streams_of(shape, vectors, isa) if group == shape.batch else 1
     unroll = max(1, min(4, budget // (vectors * group * streams), 8 // (vectors * group * streams)))
@@ -83,10 +86,12 @@ def choose(shape: Matvec, isa: Isa) -> GemvParams:
 
 
 def candidates(layer: RowProduct, target: Target, isa: Isa, precision: str) -> Iterator[Option]:
-    """The kernel of every codec."""
+    """The kernels of every codec."""
     shape = layer.shape
-    for codec in codecs(layer, isa, precision):
-        p = replace(choose(shape, isa), codec=codec)
+    groups = groups_of(shape) if shape.batch <= MAX_ROWS else (0,)
+    chosen = dict.fromkeys(choose(shape, isa, group) for group in groups)
+    for codec, own in product(codecs(layer, isa, precision), chosen):
+        p = replace(own, codec=codec)
         vectors, rounds = shape.inputs * -(-shape.outputs // isa.lanes), -(-shape.batch // p.group)
         nbytes = BYTES[codec] * layer.weight.size
         iterations = p.blocks * rounds * max(1, shape.inputs // p.unroll)
@@ -126,11 +131,7 @@ def _emit(b: Buffers, p: GemvParams) -> None:
 
 def _blocks(b: Buffers, p: GemvParams, blocks: Sequence[Expr], vectors: int, sums: Buffer) -> None:
     """The products of blocks of `vectors` vectors of rows, into `sums` (batch, height); finished where that is y."""
-    with T.serial(0, p.shape.batch // p.group) as group:
-        _products(b, p, blocks, vectors, (group * p.group, p.group), sums)
-    rest = p.shape.batch % p.group
-    if rest:
-        _products(b, p, blocks, vectors, (p.shape.batch - rest, rest), sums)
+    in_groups(p.shape.batch, p.group, lambda *rows: _products(b, p, blocks, vectors, rows, sums))
 
 
 def _products(b: Buffers, p: GemvParams, blocks: Sequence[Expr], vectors: int, group: tuple[Expr, int],

@@ -21,7 +21,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import Option, Work
 from sparsec.formats.codecs.int4 import BLOCK, Int4
 from sparsec.kernels.cpu.rows import matvec_int8
-from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows, vectors_of
+from sparsec.kernels.cpu.rows.layer import RowProduct, groups_of, read_again, too_many_rows, vectors_of
 from sparsec.kernels.cpu.rows.matvec import (
     BITS_AHEAD,
     BlockedRows,
@@ -73,23 +73,27 @@ def reject(layer: RowProduct, isa: Isa, *, bitmap: bool) -> str | None:
 
 
 def candidates(layer: RowProduct, target: Target, isa: Isa, _precision: str, *, bitmap: bool) -> Iterator[Option]:
-    """The one way to run a layer, by a bitmap where that takes fewer bytes than all codes do."""
+    """The ways to run a layer, by a bitmap where that takes fewer bytes than all codes: all rows, or groups of them."""
     shape, name = layer.shape, "bitmap" if bitmap else "dense"
-    vectors = vectors_of(shape, isa)
-    p = GemvInt4Params(shape, vectors, isa.lanes, isa.threads, bitmap, streams=streams_of(shape, vectors, isa))
-    count = p.blocks * p.vectors * p.depth
-    places = count * p.lanes
-    values = int(UNEVEN * layer.nonzeros / 2) if bitmap else places * BLOCK // 2
-    nbytes = values + places * (2 + (BLOCK // 8 if bitmap else 0))
-    if bitmap and nbytes >= places * (BLOCK // 2 + 2):
-        return
-    p = replace(p, ahead=lines_ahead(values, p.blocks * p.depth, layer.network, target.l2_bytes))
-    dots, loads = 2 * PAIRS * (1 if isa.vnni else 3), (8 if bitmap else 4) * PAIRS
-    work = Work((dots + 2) * count * shape.batch, count * (loads + 2 * PAIRS * shape.batch / p.vectors),
-                p.blocks + shape.batch, memory_bytes=nbytes, kernel="bitmap/int4" if bitmap else "gemv/int4",
-                pixels=shape.batch, density=layer.density if bitmap else 1.0,
-                permutes=4 * PAIRS * count if bitmap else 0)
-    yield Option(name, work.kernel, f"V={p.vectors}", p, nbytes, work, "int4")
+    for group in groups_of(shape):
+        vectors = vectors_of(shape, isa, group)
+        p = GemvInt4Params(shape, vectors, isa.lanes, isa.threads, bitmap,
+                           streams=streams_of(shape, vectors, isa, group), group=group)
+        count = p.blocks * p.vectors * p.depth
+        places = count * p.lanes
+        values = int(UNEVEN * layer.nonzeros / 2) if bitmap else places * BLOCK // 2
+        nbytes = values + places * (2 + (BLOCK // 8 if bitmap else 0))
+        if bitmap and nbytes >= places * (BLOCK // 2 + 2):
+            continue
+        p = replace(p, ahead=lines_ahead(values, p.blocks * p.depth, layer.network, target.l2_bytes))
+        dots, loads = 2 * PAIRS * (1 if isa.vnni else 3), (8 if bitmap else 4) * PAIRS
+        work = Work((dots + 2) * count * shape.batch,
+                    count * (loads * p.rounds + 2 * PAIRS * shape.batch / p.vectors),
+                    p.blocks * p.rounds + shape.batch, memory_bytes=nbytes,
+                    kernel="bitmap/int4" if bitmap else "gemv/int4", pixels=shape.batch,
+                    density=layer.density if bitmap else 1.0,
+                    permutes=4 * PAIRS * count * p.rounds if bitmap else 0)
+        yield Option(name, work.kernel, p.detail, p, nbytes, read_again(work, p, nbytes, target), "int4")
 
 
 def recipe(params: GemvInt4Params) -> Nibbles:
@@ -137,7 +141,7 @@ def _emit(b: Buffers, p: GemvInt4Params) -> None:
     height = p.blocks * p.vectors * p.lanes
     activations = _signed(b, p)
     sums = T.alloc_buffer((p.shape.batch * height,), "float32")
-    balanced_streams(b, p, lambda blocks: _blocks(b, p, blocks, activations, sums))
+    balanced_streams(b, p, lambda blocks, *rows: _blocks(b, p, blocks, rows, activations, sums))
     finish_rows(b, p.shape, sums, height, p.lanes)
 
 
@@ -160,9 +164,10 @@ def _signed(b: Buffers, p: GemvInt4Params) -> _Activations:
     return _Activations(rows, stride, scales, begins)
 
 
-def _blocks(b: Buffers, p: GemvInt4Params, blocks: Sequence[Expr], a: _Activations, sums: Buffer) -> None:
-    """The products of some blocks of rows, into `sums` (batch, rows of all blocks)."""
-    lanes, batch = p.lanes, p.shape.batch
+def _blocks(b: Buffers, p: GemvInt4Params, blocks: Sequence[Expr], rows: tuple[Expr, int], a: _Activations,
+            sums: Buffer) -> None:
+    """The products of some blocks and rows of X, the first and how many, into `sums` (batch, rows of all blocks)."""
+    lanes, (begin, batch) = p.lanes, rows
     totals, part = registers(batch * len(blocks) * p.vectors, lanes), registers(batch, lanes, "int32")
     for i in range(batch * len(blocks) * p.vectors):
         store(totals, i * lanes, splat(0.0, lanes))
@@ -178,19 +183,19 @@ def _blocks(b: Buffers, p: GemvInt4Params, blocks: Sequence[Expr], a: _Activatio
             if v == 0:
                 streams[s].ask(at)
             for n in range(batch):
-                store(part, n * lanes, splat(a.begins[n * p.depth + k], lanes))
+                store(part, n * lanes, splat(a.begins[(begin + n) * p.depth + k], lanes))
             for pair in range(PAIRS):
                 for half, codes in enumerate(streams[s].next(at, pair)):
                     for n in range(batch):
-                        x = splat_four(a.rows, n * a.stride + k * BLOCK + (2 * pair + half) * GROUP, lanes)
+                        x = splat_four(a.rows, (begin + n) * a.stride + k * BLOCK + (2 * pair + half) * GROUP, lanes)
                         store(part, n * lanes, dot_bytes(load(part, n * lanes, lanes), codes, x))
             scale = T.Bind(T.Cast(f"float32x{lanes}", load(b["scales"], at * lanes, lanes)))
             for n in range(batch):
                 add_to(totals, to(n, s, v), T.Cast(f"float32x{lanes}", load(part, n * lanes, lanes)) * scale)
     for n, s, v in np.ndindex(batch, len(blocks), p.vectors):
         row = (blocks[s] * p.vectors + v) * lanes
-        store(sums, n * p.blocks * p.vectors * lanes + row,
-              load(totals, to(n, s, v), lanes) * splat(a.scales[n], lanes))
+        store(sums, (begin + n) * p.blocks * p.vectors * lanes + row,
+              load(totals, to(n, s, v), lanes) * splat(a.scales[begin + n], lanes))
 
 
 @dataclass(frozen=True)

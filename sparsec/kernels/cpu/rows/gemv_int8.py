@@ -15,7 +15,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.rows import matvec_int8
-from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows, vectors_of
+from sparsec.kernels.cpu.rows.layer import RowProduct, groups_of, read_again, too_many_rows, vectors_of
 from sparsec.kernels.cpu.rows.matvec import (
     BITS_AHEAD,
     BlockedRows,
@@ -65,20 +65,24 @@ def reject(layer: RowProduct, isa: Isa, *, bitmap: bool) -> str | None:
 
 
 def candidates(layer: RowProduct, target: Target, isa: Isa, _precision: str, *, bitmap: bool) -> Iterator[Option]:
-    """The one way to run a layer."""
+    """The ways to run a layer: all rows at once, or groups of them."""
     shape, name = layer.shape, "bitmap" if bitmap else "dense"
-    vectors = vectors_of(shape, isa)
-    p = GemvInt8Params(shape, vectors, isa.lanes, isa.threads, 8 if isa.vnni else 7, bitmap,
-                       streams=streams_of(shape, vectors, isa))
-    count = p.blocks * p.vectors * p.groups
-    values = layer.nonzeros if bitmap else layer.weight.size
-    nbytes = values + 8 * shape.outputs + (8 * count if bitmap else 0)
-    p = replace(p, ahead=lines_ahead(values, p.blocks * max(1, p.groups // UNROLL), layer.network, target.l2_bytes))
-    dots = 1 if isa.vnni else 3
-    work = Work(dots * count * shape.batch, count * (2.5 if bitmap else 1) + count * shape.batch / p.vectors,
-                p.blocks + shape.batch, memory_bytes=nbytes, kernel="bitmap/int8" if bitmap else "gemv/int8",
-                pixels=shape.batch, density=layer.density if bitmap else 1.0, permutes=(2 if bitmap else 0) * count)
-    yield Option(name, work.kernel, f"V={p.vectors}", p, nbytes, work, "int8")
+    for group in groups_of(shape):
+        vectors = vectors_of(shape, isa, group)
+        p = GemvInt8Params(shape, vectors, isa.lanes, isa.threads, 8 if isa.vnni else 7, bitmap,
+                           streams=streams_of(shape, vectors, isa, group), group=group)
+        count = p.blocks * p.vectors * p.groups
+        values = layer.nonzeros if bitmap else layer.weight.size
+        nbytes = values + 8 * shape.outputs + (8 * count if bitmap else 0)
+        p = replace(p, ahead=lines_ahead(values, p.blocks * max(1, p.groups // UNROLL), layer.network,
+                                         target.l2_bytes))
+        dots = 1 if isa.vnni else 3
+        work = Work(dots * count * shape.batch,
+                    count * p.rounds * (2.5 if bitmap else 1) + count * shape.batch / p.vectors,
+                    p.blocks * p.rounds + shape.batch, memory_bytes=nbytes,
+                    kernel="bitmap/int8" if bitmap else "gemv/int8", pixels=shape.batch,
+                    density=layer.density if bitmap else 1.0, permutes=(2 if bitmap else 0) * count * p.rounds)
+        yield Option(name, work.kernel, p.detail, p, nbytes, read_again(work, p, nbytes, target), "int8")
 
 
 def recipe(params: GemvInt8Params) -> VnniBlocks:
@@ -115,14 +119,14 @@ def _emit(b: Buffers, p: GemvInt8Params) -> None:
     activations = matvec_int8.quantized_rows(b, p.shape, zero, 0, lanes)
     sums = T.alloc_buffer((p.shape.batch * height,), "float32")
 
-    balanced_streams(b, p, lambda blocks: _blocks(b, p, blocks, activations, sums))
+    balanced_streams(b, p, lambda blocks, *rows: _blocks(b, p, blocks, rows, activations, sums))
     finish_rows(b, p.shape, sums, height, lanes)
 
 
-def _blocks(b: Buffers, p: GemvInt8Params, blocks: Sequence[Expr], activations: tuple[Expr, int, Expr],
-            sums: Buffer) -> None:
-    """The products of some blocks, into `sums` (batch, rows of all blocks)."""
-    (rows, stride, scales), lanes, batch = activations, p.lanes, p.shape.batch
+def _blocks(b: Buffers, p: GemvInt8Params, blocks: Sequence[Expr], rows: tuple[Expr, int],
+            activations: tuple[Expr, int, Expr], sums: Buffer) -> None:
+    """The products of some blocks and rows of X, the first and how many, into `sums` (batch, rows of all blocks)."""
+    (codes, stride, scales), lanes, (begin, batch) = activations, p.lanes, rows
     firsts = [T.Bind(block * (p.vectors * lanes)) for block in blocks]
     totals = registers(batch * len(blocks) * p.vectors, lanes, "int32")
 
@@ -137,7 +141,7 @@ def _blocks(b: Buffers, p: GemvInt8Params, blocks: Sequence[Expr], activations: 
         for stream in streams:
             stream.ask(group)
         for k in (group + u for u in range(count)):
-            x = [T.Bind(splat_four(rows, n * stride + k * GROUP, lanes)) for n in range(batch)]
+            x = [T.Bind(splat_four(codes, (begin + n) * stride + k * GROUP, lanes)) for n in range(batch)]
             for s, v in np.ndindex(len(blocks), p.vectors):
                 weights = T.Bind(streams[s].next(k, v))
                 for n in range(batch):
@@ -148,8 +152,8 @@ def _blocks(b: Buffers, p: GemvInt8Params, blocks: Sequence[Expr], activations: 
     columns(p.groups - p.groups % UNROLL, p.groups % UNROLL)
     for n, s, v in np.ndindex(batch, len(blocks), p.vectors):
         row = firsts[s] + v * lanes
-        store(sums, n * p.blocks * p.vectors * lanes + row,
-              matvec_int8.finished(b, row, load(totals, at(n, s, v), lanes), scales[n], lanes))
+        store(sums, (begin + n) * p.blocks * p.vectors * lanes + row,
+              matvec_int8.finished(b, row, load(totals, at(n, s, v), lanes), scales[begin + n], lanes))
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
+from sparsec.cost.option import Work
 from sparsec.cost.precisions import allows
 from sparsec.kernels.cpu.layer import Activations, CpuProduct
-from sparsec.kernels.cpu.rows.matvec import Matvec
+from sparsec.kernels.cpu.rows.matvec import BlockedRows, Matvec
 from sparsec.kernels.emit.isa import Isa
+from sparsec.target import Target
 
 MAX_ROWS = 8  # rows of activations that a sparse kernel keeps in flight
+AT_ONCE = 4  # those that share a weight which is expanded while blocks are as wide as for one row
+KEPT = 0.75  # of a cache that a block may take to stay in it
 HALF_ERROR = 2.0 ** -8  # of a value over its row's largest: what bf16 loses in rounding
 BYTES = {"f32": 4, "f16": 2}  # of a stored value
 FEW = 64  # one of so many rows is asked before all are
@@ -88,6 +92,20 @@ def too_many_rows(layer: RowProduct) -> str | None:
     return f"it is for up to {MAX_ROWS} rows, here are {layer.shape.batch}" if layer.shape.batch > MAX_ROWS else None
 
 
-def vectors_of(shape: Matvec, isa: Isa) -> int:
+def vectors_of(shape: Matvec, isa: Isa, group: int = 0) -> int:
     """Vectors of rows in a block: as many as share an input's broadcast and leave their sums in registers."""
-    return max(1, min(4, -(-shape.outputs // isa.lanes), isa.registers // 2 // shape.batch))
+    return max(1, min(4, -(-shape.outputs // isa.lanes), isa.registers // 2 // (group or shape.batch)))
+
+
+def groups_of(shape: Matvec) -> tuple[int, ...]:
+    """Numbers of rows in flight worth pricing, 0 for all: equal groups read a weight as kernels for one row do."""
+    rounds = -(-shape.batch // AT_ONCE)
+    return (0,) if rounds == 1 else (0, -(-shape.batch // rounds))
+
+
+def read_again(work: Work, p: BlockedRows, nbytes: float, target: Target) -> Work:
+    """The work of a kernel with what its groups but the first read of a weight of `nbytes`, from where it lies then."""
+    block, again = nbytes / p.blocks * p.streams, nbytes * (p.rounds - 1)
+    if block > KEPT * target.l2_bytes:
+        return replace(work, memory_bytes=work.memory_bytes + again)
+    return replace(work, l2_bytes=work.l2_bytes + again) if block > KEPT * target.l1_bytes else work

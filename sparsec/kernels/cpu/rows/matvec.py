@@ -53,6 +53,7 @@ class BlockedRows:
         threads: parts of balanced work.
         ahead: cache lines of values that an iteration asks for of each stream, see `lines_ahead`.
         streams: blocks that are multiplied at once, see `streams_of`.
+        group: rows of X in flight, all where it is 0; a block is read once for each group.
 
     """
 
@@ -62,11 +63,22 @@ class BlockedRows:
     threads: int = 1
     ahead: int = field(default=0, kw_only=True)
     streams: int = field(default=1, kw_only=True)
+    group: int = field(default=0, kw_only=True)
 
     @property
     def blocks(self) -> int:
         """Blocks of rows."""
         return -(-self.shape.outputs // (self.vectors * self.lanes))
+
+    @property
+    def detail(self) -> str:
+        """What the report says of it."""
+        return f"V={self.vectors} group={self.group}" if self.group else f"V={self.vectors}"
+
+    @property
+    def rounds(self) -> int:
+        """How often a block is read."""
+        return -(-self.shape.batch // self.group) if self.group else 1
 
 
 def lines_ahead(nbytes: float, iterations: int, network: float, l2_bytes: int) -> int:
@@ -81,13 +93,13 @@ def ask_ahead(buffer: Buffer, index: Expr, lines: int, ahead: int = AHEAD) -> No
         prefetch(buffer, index + (ahead + line * LINE) // width, 2)
 
 
-def streams_of(shape: Matvec, vectors: int, isa: Isa) -> int:
+def streams_of(shape: Matvec, vectors: int, isa: Isa, group: int = 0) -> int:
     """Blocks of so many vectors that are multiplied at once: as many as leave their sums in half of the registers.
 
     They lie far apart, since hardware reads several streams faster than one: its prefetchers wait at every page.
     """
     blocks = -(-shape.outputs // (vectors * isa.lanes)) // isa.threads
-    return max(1, min(MOST_STREAMS, blocks, isa.registers // 2 // (shape.batch * vectors)))
+    return max(1, min(MOST_STREAMS, blocks, isa.registers // 2 // ((group or shape.batch) * vectors)))
 
 
 def reference(weight: np.ndarray, x: np.ndarray, bias: np.ndarray, residual: np.ndarray | None,
@@ -127,11 +139,25 @@ def even_streams(count: int, threads: int, streams: int, body: Callable[[Sequenc
     parallel(threads, part)
 
 
-def balanced_streams(b: Buffers, p: BlockedRows, body: Callable[[Sequence[Expr]], None]) -> None:
-    """`in_streams` for the part that `parts` deals to each thread."""
+def in_groups(batch: int, group: int, body: Callable[[Expr, int], None]) -> None:
+    """`body(first, count)` for the rows of X, so many at once and those left together; for all where `group` is 0."""
+    if not 0 < group < batch:
+        body(0, batch)
+        return
+    with T.serial(0, batch // group) as index:
+        body(index * group, group)
+    if rest := batch % group:
+        body(batch - rest, rest)
+
+
+def balanced_streams(b: Buffers, p: BlockedRows, body: Callable[[Sequence[Expr], Expr, int], None]) -> None:
+    """`in_streams` for the part that `parts` deals to each thread, for every group of rows of X: `in_groups`."""
+    def blocks(numbers: Sequence[Expr]) -> None:
+        in_groups(p.shape.batch, p.group, lambda first, count: body(numbers, first, count))
+
     def part(thread: Expr) -> None:
         first = T.Bind(b["parts"][thread])
-        in_streams(first, T.Bind(b["parts"][thread + 1] - first), p.streams, body)
+        in_streams(first, T.Bind(b["parts"][thread + 1] - first), p.streams, blocks)
 
     parallel(p.threads, part)
 
