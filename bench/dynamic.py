@@ -4,6 +4,9 @@
     python dynamic.py encoder MODEL.onnx [--threads N] [--fixed]     batches and lengths of `LENGTHS`
     python dynamic.py decoder MODEL.onnx [--threads N] [--precision bf16]     prefill, then tokens with their caches
     python dynamic.py text MODEL.onnx [--threads N]     the likeliest tokens are onnxruntime's, and memory does not grow
+    python dynamic.py genai MODEL.onnx --genai FOLDER [--genai-python PYTHON] [--threads N] [--precision int4]
+        tokens per second of `sparsec.generate` and of onnxruntime-genai on its own form of the decoder, in turns;
+        FOLDER is what its builder makes of the folder of `make_genai.py`, PYTHON is one that has it
 
 --fixed compares with an artifact for each size alone, too; --beside FILE times onnxruntime on another form of the
 decoder, such as one with 4-bit weights by `onnxruntime.quantization.matmul_nbits_quantizer`; --artifact FILE keeps
@@ -15,7 +18,10 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
+import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +34,7 @@ import sparsec
 LENGTHS = [(1, 7), (1, 16), (1, 64), (1, 100), (1, 128), (1, 384), (4, 16), (4, 100)]
 PASTS, PREFILLS, TOKENS, ROUNDS = (0, 1, 127, 1000), (1, 5, 64), 16, 9
 SAME, MANY = 200, 2000
+PROMPTS, CONTINUED, TEXTS = (1, 127, 1000), 32, 5
 
 
 def reference(path: str, threads: int) -> onnxruntime.InferenceSession:
@@ -147,17 +154,41 @@ def steps(session: sparsec.InferenceSession | onnxruntime.InferenceSession, cach
         caches = dict(zip(caches, present, strict=True))
 
 
+def genai(path: str, arguments: argparse.Namespace) -> None:
+    """Whole generations in turns: the median tokens per second behind the first, and milliseconds to that."""
+    session, rng = compiled(path, arguments), np.random.default_rng(0)
+    command = [arguments.genai_python, str(Path(__file__).with_name("genai_worker.py")), str(arguments.genai),
+               str(arguments.threads)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        print(f"onnxruntime-genai {json.loads(worker.stdout.readline())}, {arguments.threads} thread(s)", flush=True)
+        for length in PROMPTS:
+            prompt = rng.integers(3, 32000, length).tolist()
+            asked, found = json.dumps({"prompt": prompt, "count": CONTINUED}), []
+            for _ in range(TEXTS):
+                mine = sparsec.generate(session, prompt, sparsec.Sampling(max_new_tokens=CONTINUED))
+                print(asked, file=worker.stdin, flush=True)
+                theirs = json.loads(worker.stdout.readline())
+                found.append((mine.tokens_per_s, (CONTINUED - 1) / theirs["later_s"], 1e3 * mine.first_s,
+                              1e3 * theirs["first_s"]))
+            ours, other, first, beside = (statistics.median(each) for each in zip(*found[1:], strict=True))
+            print(f"prompt of {length}: {ours:.1f} tokens/s, onnxruntime-genai {other:.1f}, ratio {ours / other:.2f}; "
+                  f"first token {first:.1f} ms, {beside:.1f}", flush=True)
+        worker.stdin.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=["encoder", "decoder", "text"])
+    parser.add_argument("kind", choices=["encoder", "decoder", "text", "genai"])
     parser.add_argument("model")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision")
     parser.add_argument("--artifact", type=Path)
     parser.add_argument("--beside", type=Path, action="append", default=[])
     parser.add_argument("--fixed", action="store_true")
+    parser.add_argument("--genai", type=Path)
+    parser.add_argument("--genai-python", default=sys.executable)
     arguments = parser.parse_args()
-    {"encoder": encoder, "decoder": decoder, "text": text}[arguments.kind](arguments.model, arguments)
+    {"encoder": encoder, "decoder": decoder, "text": text, "genai": genai}[arguments.kind](arguments.model, arguments)
 
 
 if __name__ == "__main__":

@@ -212,7 +212,7 @@ def plain(lanes, shape, outputs, kernel, stride, activation):
 CASES = {
     RowProduct: [(rows, *each, activation, residual) for (*each, residual), activation in zip([
         (1, 1, 1, 1.0, False), (16, 32, 1, 0.5, False), (37, 5, 2, 0.3, True), (330, 300, 1, 0.05, False),
-        (48, 70, 19, 1.0, True), (40, 64, 11, 0.1, False), (48, 100, 1, 0.0, True), (150, 40, 2, "skewed", False),
+        (48, 70, 19, 1.0, True), (40, 64, 11, 0.1, False), (48, 100, 1, 0.0, True), (150, 40, 7, "skewed", False),
         (64, 64, 8, "2:4", True), (61, 130, 1, "skewed", True), (20, 24, 4, "4x1", False)], ACTIVATIONS, strict=True)],
     StencilProduct: [(make, *each, activation, residual) for (make, *each, residual), activation in zip([
         (images, (2, 7, 48, 4, 6), 3, 1, 1.0, True), (images, (1, 9, 12, 5, 11), 3, 1, 0.3, False),
@@ -220,7 +220,8 @@ CASES = {
         (tiles, Tiled(1, 64, 90, 64), 24, "skewed", True), (images, (1, 5, 8, 7, 9), 3, 2, 0.2, False),
         (tiles, Tiled(1, 32, 40, 32), 300, 0.1, False), (grouped, (2, 6, 21, 4, 6), 3, 1.0, True),
         (images, (1, 5, 32, 10, 6), 3, 1, 1.0, True),  # sums in bands of two rows
-        (images, (1, 3, 10, 3, 41), 3, 1, 1.0, True)],  # rows of more than one vector
+        (images, (1, 3, 10, 3, 41), 3, 1, 1.0, True),  # rows of more than one vector
+        (tiles, Tiled(1, 40, 30, 64), 24, 0.2, True)],  # a tile with fewer tokens
         cycle(["relu", "none", "gelu_erf", "clip", "silu"]), strict=False)],
     CodesProduct: [(codes, *each) for each in [
         (PaddedFlat(1, 6, 5, 9, 1, 10, 4), 12, 0.3, "uint8", False), (Tiled(2, 64, 21, 64), 8, 0.2, "uint8", True),
