@@ -7,6 +7,7 @@ from onnx import numpy_helper
 import sparsec
 from sparsec.artifact.file import Artifact
 from sparsec.backends.program import SIZED, Program, TensorSpec
+from sparsec.bench.sized_profile import profile_sized
 from sparsec.compiler.sized.build import MORE_ROWS, ROWS
 from sparsec.errors import ArtifactError, InputError, ShapeError, UnsupportedOperatorError
 from sparsec.graph.compare import relative_error, run_onnxruntime
@@ -57,6 +58,13 @@ def test_a_decoder_is_compiled_whole(decoder):
     assert report["outside"] == []
     assert set(ROWS) <= {layer["rows"] for layer in report["layers"]} <= {*ROWS, *MORE_ROWS}
     assert max(report["verification"]["relative_error"].values()) <= report["verification"]["tolerance"]
+
+
+def test_a_profile_counts_what_a_token_moves(decoder):
+    feeds = decoder_feeds(1, 1, 40)
+    found = profile_sized(decoder[1], feeds)
+    assert (found.cache_bytes, found.copied_bytes) == (feeds["keys"].nbytes + feeds["values"].nbytes, 0)
+    assert found.weight_bytes
 
 
 def test_sessions_tell_the_names_of_sizes(session):
