@@ -3,7 +3,7 @@
 As long as nothing else reads the value in between: additions, multiplications and BatchNorms by constants along the
 output channels (into W and B), one addition of a tensor of the same shape (R), and last one activation. A scale and an
 offset that are the same for all channels may follow one that clips: a clip(y, low, high) + d for a > 0 is
-clip(a y + d, a low + d, a high + d).
+clip(a y + d, a low + d, a high + d). An activation behind moves of all numbers comes in front of them for it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from sparsec.passes.context import Context, Report
 
 PLACES = {"Conv": (1, 2, 3), "MatMul": (1, 2, 3), "QConv": (SCALE, FLOAT_BIAS, R), "QMatMul": (SCALE, FLOAT_BIAS, R)}
 """By operator the input positions of what scales its outputs, of the bias and of the residual."""
+
+MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators that give the same numbers other places."""
 
 
 def run(model: ir.Model, _context: Context) -> Report:
@@ -48,7 +51,26 @@ def _absorb(node: ir.Node) -> str | None:
         return _silu(node)
     if user.domain:
         return None
-    return _affine(node, user) or _residual(node, user) or _activation(node, user)
+    return _affine(node, user) or _residual(node, user) or _activation(node, _in_front_of_moves(node, user))
+
+
+def _in_front_of_moves(node: ir.Node, user: ir.Node) -> ir.Node:
+    """The activation that moves of the layer's numbers stand in front of, now behind the layer; else the reader."""
+    last: ir.Node | None = user
+    while last is not None and not last.domain and last.op_type in MOVES:
+        last = rewrite.only_use(last.outputs[0])
+    known = None if last is None or last.domain or last is user else ACTIVATIONS.get(last.op_type)
+    if last is None or known is None or known(last) is None or user.inputs[0] is not node.outputs[0]:
+        return user
+    own, moved, old = node.outputs[0], operand(last, 0), last.outputs[0]
+    made = ir.Node("", last.op_type, [own, *last.inputs[1:]], list(last.attributes.values()), num_outputs=1)
+    user.prepend(made)
+    made.outputs[0].type, made.outputs[0].shape = own.type, own.shape
+    user.replace_input_with(0, made.outputs[0])
+    rewrite.take_over(moved, old)
+    assert last.graph is not None
+    last.graph.remove(last, safe=True)
+    return made
 
 
 def _set_input(node: ir.Node, index: int, value: ir.Value) -> None:

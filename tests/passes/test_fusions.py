@@ -241,3 +241,20 @@ def test_an_einsum_of_two_activations_is_a_batch_of_products(equation, left, rig
     products.run(graph, Context(resolve("cpu-generic")))
     assert {node.op_type for node in graph.graph} <= {"MatMul", "Reshape", "Transpose"}
     np.testing.assert_allclose(evaluate(graph, {"a": a, "b": b})[0], np.einsum(equation, a, b), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("behind", [
+    "s = Reshape(h, two) t = Transpose(s) y = Relu(t)", "s = Unsqueeze(h, zero) t = Flatten<axis=2>(s) y = Tanh(t)",
+    "s = Reshape(h, two) r = Sigmoid(s) t = Transpose(r) y = Add(t, t)",
+])
+def test_an_activation_behind_moves_goes_into_the_layer(behind):
+    proto = model(f"g (float[4,8] x) => (float[a,b] y) <float[8,6] w, int64[2] two = {{3, 8}}, int64[1] zero = {{0}}>"
+                  f"{{ h = MatMul(x, w) {behind} }}")
+    graph, _ = fused(proto)
+    assert not {"Relu", "Tanh", "Sigmoid"} & set(kinds(graph))
+
+
+def test_an_activation_behind_moves_that_are_read_again_stays():
+    proto = model("g (float[4,8] x) => (float[8,3] y, float[3,8] s) <float[8,6] w, int64[2] two = {3, 8}>"
+                  "{ h = MatMul(x, w) s = Reshape(h, two) t = Transpose(s) y = Relu(t) }")
+    assert kinds(fused(proto)[0])["Relu"] == 1
