@@ -230,7 +230,7 @@ class Backend(ABC):
                                        "with dims or shapes, or compile for a cpu")
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
-                            job: Job, *, levels: bool, windows: Sequence[str] = (),
+                            job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
                             ) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
         """The library of kernels for run-time sizes, its object files' sizes, and what the scratch of attention is.
 
@@ -240,9 +240,10 @@ class Backend(ABC):
             job: what they are compiled for.
             levels: whether there is one, named so, for scales of dynamic quantisation.
             windows: the operators on windows of images that there are kernels for, named `windows_` and so.
+            suppression: whether there is one, named so, for NonMaxSuppression.
 
         """
-        count = len(attentions) + len(rotations) + levels + len(windows)
+        count = len(attentions) + len(rotations) + levels + len(windows) + suppression
         raise UnsupportedOperatorError(f"there are no {count} kernels for run-time sizes on target "
                                        f"'{job.target.name}'; compile for a cpu")
 

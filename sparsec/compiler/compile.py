@@ -19,7 +19,7 @@ from sparsec.compiler.planning import plan
 from sparsec.compiler.prepare import Prepared, Simplified, simplify, specialise
 from sparsec.compiler.report import CompileReport, Outside, Skipped, Verification
 from sparsec.compiler.sized.build import build as build_sized
-from sparsec.compiler.stages import REASON, Stage, has_rows, interpreted_in, program, split
+from sparsec.compiler.stages import REASON, Stage, has_kernels, interpreted_in, program, split
 from sparsec.compiler.threads import on_one_if_faster
 from sparsec.compiler.verification import Basis, basis_of, verify
 from sparsec.cost.precisions import INTEGERS
@@ -30,6 +30,7 @@ from sparsec.graph.large import forget, is_large
 from sparsec.graph.metadata import metadata_of
 from sparsec.graph.nodes import node_name
 from sparsec.graph.shapes import static_shape
+from sparsec.graph.sized import SUPPRESSION
 from sparsec.graph.sizes import bound_dims, fixed, is_fixed, ranges
 from sparsec.machine.turns import one_at_a_time
 from sparsec.passes.context import Report, Spared
@@ -145,11 +146,11 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
 
 
 def _with_rows(stage: Stage, options: CompileOptions) -> Artifact | None:
-    """The artifact of a stage of computed sizes whose products compute rows, as those of experts; None without any."""
-    if not has_rows(stage):
+    """The artifact of a stage of computed sizes that has kernels: of rows, as those of experts, or NMS; else None."""
+    if not has_kernels(stage):
         return None
     artifact = _compile_sized(stage.model, options, simplify(stage.model, options, symbolic=True))
-    if not artifact.report["layers"]:
+    if not artifact.report["layers"] and not any(node.op_type == SUPPRESSION for node in stage.model.graph.node):
         return None
     outside = [{**row, "reason": REASON} for row in artifact.report["outside"] if row["operator"] in WEIGHTED]
     return replace(artifact, report={**artifact.report, "outside": outside})

@@ -25,6 +25,7 @@ from sparsec.graph.loops import LOOPS, UNROLLED, unrolled
 from sparsec.graph.nodes import bodies, node_name, read_by
 from sparsec.graph.sequences import of_the_run
 from sparsec.graph.shapes import SIZED_BY_VALUES, static_shape
+from sparsec.graph.sized import SUPPRESSION
 from sparsec.runtime.sized.operators import OPERATORS
 
 VIEWS = ("Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
@@ -88,11 +89,11 @@ def split(model: ir.Model) -> list[Stage]:
 
 
 def interpreted_in(graph: ir.Graph) -> list[tuple[ir.Node, str]]:
-    """The nodes that are interpreted, with the reason; without those that numpy has a function for, or that move."""
+    """The nodes that are interpreted, with the reason; without those with a kernel, or a function on numpy."""
     nodes = list(graph)
     return [(node, SIZED_REASON if node.op_type in SIZED_BY_VALUES else BEHIND_REASON)
             for node, number in zip(nodes, _numbers(nodes), strict=True)
-            if number % 2 and node.op_type not in OPERATORS]
+            if number % 2 and node.op_type not in (*OPERATORS, SUPPRESSION)]
 
 
 def _named_again(graph: ir.Graph, index: int, value: ir.Value) -> ir.Node:
@@ -173,13 +174,14 @@ def _stage(model: ir.Model, nodes: Sequence[ir.Node], numbers: Sequence[int], nu
     return Stage(bool(number % 2), onnx.helper.make_model(graph, opset_imports=imports, ir_version=model.ir_version))
 
 
-def has_rows(stage: Stage) -> bool:
-    """Whether an interpreted stage may have products with constant weights, of tensors of known ranks."""
+def has_kernels(stage: Stage) -> bool:
+    """Whether an interpreted stage of tensors of known ranks may have products with constant weights, or NMS."""
     graph = stage.model.graph
     constants = {tensor.name for tensor in graph.initializer}
     tensors = all(value.type.HasField("tensor_type") and value.type.tensor_type.HasField("shape")
                   for value in (*graph.input, *graph.output))
-    return tensors and any(node.op_type in WEIGHTED and node.input[1] in constants for node in graph.node)
+    return tensors and any((node.op_type in WEIGHTED and node.input[1] in constants) or node.op_type == SUPPRESSION
+                           for node in graph.node)
 
 
 def program(model: ir.Model, stages: Sequence[Stage], interpreted: Sequence[bool], parts: Iterable[bytes]) -> Program:

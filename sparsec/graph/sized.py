@@ -18,6 +18,10 @@ RECURRENCE = "Recurrence"
 hidden), last state, last cell (batch, hidden): `sparsec::Recurrence`, whose constants are the attributes weight, bias
 and peepholes, of which the last two may be absent."""
 
+SUPPRESSION = "NonMaxSuppression"
+"""ONNX's operator, which has a kernel for boxes of any number."""
+KEPT_ROOM, KEPT_PARTS = 16, 5
+"""Of that kernel's memory for the boxes that are kept: they are a multiple of the first, of so many numbers each."""
 LEVELS = "Levels"
 """(X) -> scale, zero point: the single numbers that DynamicQuantizeLinear finds of all of X."""
 SCALE, ROUND, MASK, WEIGHTS = "scale", "round", "mask", "weights"

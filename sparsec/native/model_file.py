@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 
 from sparsec.artifact.container import BUNDLE
 from sparsec.artifact.file import Artifact
@@ -21,6 +22,7 @@ from sparsec.artifact.manifest import PORTABLE
 from sparsec.backends.program import SIZED, STAGES, TensorSpec
 from sparsec.backends.registry import backend_named
 from sparsec.errors import UsageError
+from sparsec.graph.shapes import SIZED_BY_VALUES
 from sparsec.machine.memory import ALIGNMENT, HOST
 from sparsec.native.sized import WAYS, sized_plan
 from sparsec.native.types import carrier_number, type_number
@@ -90,8 +92,8 @@ def _check(artifact: Artifact) -> None:
     """Refuse what `libsparsec` does not run."""
     manifest = artifact.manifest
     if manifest.entry == STAGES:
-        raise UsageError(f"{_interpreted(artifact)}, which takes Python: what it gives is as large as values say; "
-                         f"{WAYS}")
+        raise UsageError("the artifact runs by Python, for values say how large things are: "
+                         f"{_sized_by_values(artifact)}; {WAYS}")
     if manifest.target == PORTABLE:
         raise UsageError("the artifact is portable and holds no native code; compile the model without --portable")
     backend = backend_named(manifest.target)
@@ -107,12 +109,13 @@ def _check(artifact: Artifact) -> None:
                              f"{MOST_DIMENSIONS}")
 
 
-def _interpreted(artifact: Artifact) -> str:
-    """The nodes that an artifact of stages interprets, with their operators."""
-    noted = [each for each in artifact.report.get("outside", ()) if each.get("operator")]
-    named = ", ".join(f"'{each['layer']}' ({each['operator']})" for each in noted[:FEW])
-    more = f" and {len(noted) - FEW} more" if len(noted) > FEW else ""
-    return f"{named}{more} {'is' if len(noted) == 1 else 'are'} interpreted" if noted else "a part is interpreted"
+def _sized_by_values(artifact: Artifact) -> str:
+    """What makes an artifact one of stages: nodes with their operators."""
+    noted = {each["layer"]: each["operator"] for each in artifact.report.get("outside", ()) if each.get("operator")}
+    nodes = [node for node in onnx.ModelProto.FromString(artifact.graph).graph.node if node.op_type in SIZED_BY_VALUES]
+    noted |= {node.name or node.output[0]: node.op_type for node in nodes}
+    named = ", ".join(f"'{name}' ({operator})" for name, operator in [*noted.items()][:FEW])
+    return (named or "a part") + (f" and {len(noted) - FEW} more" if len(noted) > FEW else "")
 
 
 def _bucket(artifact: Artifact, blob: Blob) -> dict[str, Any]:

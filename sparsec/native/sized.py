@@ -12,7 +12,7 @@ import onnx
 from sparsec.artifact.file import Artifact
 from sparsec.errors import UsageError
 from sparsec.graph.shapes import SIZED_BY_VALUES
-from sparsec.graph.sized import APPEND, SIZED_DOMAIN
+from sparsec.graph.sized import APPEND, SIZED_DOMAIN, SUPPRESSION
 from sparsec.native.types import type_number
 from sparsec.runtime.sized import elementwise, images, scattering
 from sparsec.runtime.sized.operators import OPERATORS
@@ -72,6 +72,8 @@ def _check_native(step: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> None
         what = ("of images of any size" if kind in images.OPERATORS
                 else "of sizes that values decide" if kind in scattering.OPERATORS else "of any size")
         by = f"numpy ({kind} {what})"
+    elif kind == "suppression":
+        by, ways = f"a kernel that sessions call ({SUPPRESSION})", WAYS
     else:
         operators = [node.op_type for node in onnx.ModelProto.FromString(arrays[step["model"]].tobytes()).graph.node]
         by = f"ONNX's reference ({', '.join(operators)})"

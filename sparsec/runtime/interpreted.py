@@ -24,7 +24,7 @@ class NonMaxSuppression(OpRun):
              center_point_box: int = 0) -> tuple[np.ndarray]:
         count = 0 if most is None else int(np.reshape(most, -1)[0])
         threshold = 0.0 if overlap is None else float(np.reshape(overlap, -1)[0])
-        lowest = -np.inf if least is None else float(np.reshape(least, -1)[0])
+        lowest = None if least is None else float(np.reshape(least, -1)[0])
         rows = [(batch, kind, box) for batch in range(scores.shape[0]) for kind in range(scores.shape[1])
                 for box in _chosen(_corners(boxes[batch], centred=bool(center_point_box)), scores[batch, kind], count,
                                    threshold, lowest)]
@@ -40,10 +40,11 @@ def _corners(boxes: np.ndarray, *, centred: bool) -> np.ndarray:
     return np.concatenate([np.minimum(first, second), np.maximum(first, second)], axis=1)
 
 
-def _chosen(boxes: np.ndarray, scores: np.ndarray, count: int, threshold: float, lowest: float) -> np.ndarray:
+def _chosen(boxes: np.ndarray, scores: np.ndarray, count: int, threshold: float,
+            lowest: float | None) -> np.ndarray:
     """The boxes of one class, the highest score first."""
     order = np.argsort(-scores, kind="stable")
-    order = order[scores[order] > lowest]
+    order = order if lowest is None else order[scores[order] > lowest]
     ranked = boxes[order]
     groups = _apart(ranked) if count and len(order) else []
     kept = [place for group in groups for place in _greedy(ranked, group, count, threshold)]
@@ -70,7 +71,9 @@ def _greedy(boxes: np.ndarray, order: np.ndarray, count: int, threshold: float) 
         height = np.minimum(high_y[best], high_y[left]) - np.maximum(low_y[best], low_y[left])
         width = np.minimum(high_x[best], high_x[left]) - np.maximum(low_x[best], low_x[left])
         shared = np.maximum(height, 0) * np.maximum(width, 0)
-        left = left[~((shared > 0) & (shared > threshold * (area[best] + area[left] - shared)))]
+        union = area[best] + area[left] - shared
+        near = (shared > 0) & (area[best] > 0) & (area[left] > 0) & (union > 0) & (shared / union > threshold)
+        left = left[~near]
     return taken
 
 

@@ -100,12 +100,18 @@ class CpuBackend(Backend):
         return build_functions(module, functions, job.target, job.threads)
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
-                            job: Job, *, levels: bool, windows: Sequence[str] = (),
+                            job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
                             ) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
         """Kernels by the name of their number."""
         from sparsec.backends.cpu import replay
         from sparsec.backends.cpu.build import build_kernels
-        from sparsec.kernels.cpu.tensors import sized_attention, sized_levels, sized_rotary, sized_windows
+        from sparsec.kernels.cpu.tensors import (
+            sized_attention,
+            sized_levels,
+            sized_rotary,
+            sized_suppression,
+            sized_windows,
+        )
         from sparsec.kernels.emit.isa import isa_of
 
         isa = isa_of(job.target, job.threads)
@@ -115,6 +121,7 @@ class CpuBackend(Backend):
                   for number, each in enumerate(rotations)}
         built |= {f"windows_{kind}": sized_windows.build(kind, isa) for kind in windows}
         built |= {"levels": sized_levels.build(isa)} if levels else {}
+        built |= {"suppression": sized_suppression.build(isa)} if suppression else {}
         built[REPLAY] = replay.build()
         scratch = {"pair": sized_attention.padded(1, isa), "rows": sized_attention.ROWS, "threads": isa.threads}
         return (*build_kernels(built, job.target), scratch)

@@ -283,11 +283,11 @@ def original(layer: str) -> str:
 
 def _kernels(plan: Plan, job: Job, backend: Backend) -> dict[str, object] | None:
     """The library of the kernels between stages, and of what calls all kernels; None where there are none."""
-    if not (plan.attentions or plan.rotations or plan.windows or plan.fields["rows"]):
+    if not (plan.attentions or plan.rotations or plan.windows or plan.suppresses or plan.fields["rows"]):
         return None
     finds = any(step["op"] == f"{SIZED_DOMAIN}::{LEVELS}" for step in plan.fields["steps"])
     library, objects, scratch = backend.build_sized_kernels(plan.attentions, plan.rotations, job, levels=finds,
-                                                          windows=plan.windows)
+                                                          windows=plan.windows, suppression=plan.suppresses)
     return {"library": plan.array(np.frombuffer(library, np.uint8)), "objects": list(objects),
             "attention": [{"depth": each.depth, "width": each.width, **scratch} for each in plan.attentions]}
 

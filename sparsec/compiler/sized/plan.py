@@ -23,7 +23,7 @@ from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.constants import constant
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.nodes import operand, read_by
-from sparsec.graph.sized import IM2COL, RECURRENCE, SIZED_DOMAIN, WINDOWS, Attention
+from sparsec.graph.sized import IM2COL, RECURRENCE, SIZED_DOMAIN, SUPPRESSION, WINDOWS, Attention
 from sparsec.runtime.sized.operators import OPERATORS, SINGLE
 
 
@@ -41,6 +41,7 @@ class Plan:
         rotations: those of rotations: features, and whether tables have angles for both halves.
         recurrences: the recurrences, each with a kernel of its own.
         windows: the kernels of windows of images, by operator.
+        suppresses: whether there is a kernel of NonMaxSuppression.
 
     """
 
@@ -51,6 +52,7 @@ class Plan:
     rotations: list[tuple[int, bool]] = field(default_factory=list)
     recurrences: list[ir.Node] = field(default_factory=list)
     windows: list[str] = field(default_factory=list)
+    suppresses: bool = False
     stages: list[Stage] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
 
@@ -210,6 +212,11 @@ def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int]) -> None:
         return
     if node.domain == SIZED_DOMAIN and node.op_type in WINDOWS:
         _windows(plan, node, inputs, outputs)
+        return
+    if node.op_type == SUPPRESSION and not node.domain:
+        plan.suppresses = True
+        plan.step("suppression", [*inputs, None, None, None][:5], outputs,
+                  centred=bool(node.attributes.get_int("center_point_box", 0)))
         return
     if grows(node):
         key = "append"

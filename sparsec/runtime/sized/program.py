@@ -24,6 +24,7 @@ from sparsec.runtime.sized.rotary import Rotary
 from sparsec.runtime.sized.rows import RowStage, Splitter, Tensor
 from sparsec.runtime.sized.runner import Run, Runner
 from sparsec.runtime.sized.sizes import Input, sizes_of, value_of
+from sparsec.runtime.sized.suppression import Suppression
 from sparsec.runtime.sized.token import Token, steps_before
 from sparsec.runtime.sized.windows import Windows, kernel_of
 from sparsec.runtime.stages import interpret
@@ -177,7 +178,7 @@ class SizedProgram:
             given, made = ([Tensor.of(each) for each in step[key]] for key in ("given", "made"))
             functions = {count: calls[step["number"]] for count, calls in machines.items()}
             return RowStage(step["rank"], given, made, functions, self._splitter).run
-        if kind in ("attention", "rotary", "recurrence", "windows"):
+        if kind in ("attention", "rotary", "recurrence", "windows", "suppression"):
             return self._kernel(step, kernels)
         if kind == "append":
             axis = step["attributes"]["axis"]
@@ -196,6 +197,8 @@ class SizedProgram:
             if kernels is None:
                 raise KeyError("calls")
             return Recurrent(kernels, step["number"], step["hidden"]).run
+        if step["op"] == "suppression":
+            return Suppression(self._kernels["suppression"], centred=step["centred"]).run
         if step["op"] == "windows":
             return Windows(self._kernels[kernel_of(step["kind"])], step["kind"], step["attributes"]).run
         number = step["kernel"]

@@ -67,7 +67,8 @@ def _drop_overlapping(b: Buffers, p: SuppressionParams, alive: Buffer, first: Ex
         width, height = (T.max(zero, T.min(mine[k + 1], other[k + 1]) - T.max(mine[k], other[k])) for k in (0, 2))
         areas = [(box[1] - box[0]) * (box[3] - box[2]) for box in (mine, other)]
         shared = T.Bind(width * height)
-        overlapping = T.And(shared > zero, shared > b["overlap"][0] * (areas[0] + areas[1] - shared))
+        union = areas[0] + areas[1] - T.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", shared)
+        overlapping = T.And(shared > zero, shared / union > b["overlap"][0])  # as onnxruntime computes it
         with T.If(overlapping), T.Then():
             T.buffer_store(alive, 0, [i])
 
