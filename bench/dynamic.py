@@ -33,6 +33,7 @@ import sparsec
 
 LENGTHS = [(1, 7), (1, 16), (1, 64), (1, 100), (1, 128), (1, 384), (4, 16), (4, 100)]
 PASTS, PREFILLS, TOKENS, ROUNDS = (0, 1, 127, 1000), (1, 5, 64), 16, 9
+PAUSE_SECONDS = 0.1  # before every turn: threads of the engine before spin until then
 SAME, MANY = 200, 2000
 PROMPTS, CONTINUED, TEXTS = (1, 127, 1000), 32, 5
 
@@ -48,6 +49,7 @@ def in_turns(runs: Sequence[Callable[[], object]]) -> list[float]:
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(ROUNDS):
         for own, run in zip(times, runs, strict=True):
+            time.sleep(PAUSE_SECONDS)
             begin = time.perf_counter()
             run()
             own.append(1e3 * (time.perf_counter() - begin))
@@ -147,6 +149,7 @@ def steps(session: sparsec.InferenceSession | onnxruntime.InferenceSession, cach
     """The milliseconds of one token after the other, the likeliest, with the caches that come back."""
     token, caches = np.array([[1]]), dict(caches)
     while True:
+        time.sleep(PAUSE_SECONDS)
         begin = time.perf_counter()
         logits, *present = session.run(None, {"input_ids": token, **caches})
         yield 1e3 * (time.perf_counter() - begin)
