@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +56,36 @@ def mappings() -> Iterator[tuple[int, int, list[str]]]:
             first, last = (int(each, 16) for each in found.groups())
         if line.startswith("VmFlags:"):
             yield first, last, line.split()[1:]
+
+
+FORKED = """
+import os
+import sys
+import numpy as np
+import sparsec
+session, me = sparsec.InferenceSession(sys.argv[1]), 0
+inputs = np.random.default_rng(0).standard_normal((2, 1, 1, 512, 512)).astype(np.float32)
+expected = [session.run(None, {"x": x})[0].copy() for x in inputs]
+child = os.fork()
+me = 0 if child else 1
+wrong = sum(not np.array_equal(session.run(None, {"x": inputs[me]})[0], expected[me]) for _ in range(50))
+if not child:
+    os._exit(wrong)
+sys.exit(wrong + os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_session_that_is_forked_computes_in_memory_of_its_own(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
+        g (float[1,1,512,512] x) => (float[1,16,1,1] y)
+        { inner = Conv<kernel_shape = [3,3]>(x, first) y = GlobalAveragePool(inner) }""")
+    weight = np.random.default_rng(0).standard_normal((16, 1, 3, 3), np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "first"))
+    artifact = sparsec.compile(model, tune="off")
+    assert artifact.manifest.workspace is not None
+    assert artifact.manifest.workspace > huge_pages.PAGE
+    artifact.save(tmp_path / "model.sparsec")
+    subprocess.run([sys.executable, "-c", FORKED, str(tmp_path / "model.sparsec")], check=True, timeout=120)
 
 
 @pytest.mark.parametrize(("nbytes", "setting"), [(huge_pages.PAGE - 1, ""), (2 * huge_pages.PAGE, "never")])
