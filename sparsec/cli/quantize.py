@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ import typer
 from sparsec.cli import options, tables
 from sparsec.cli.model_file import describe
 from sparsec.cli.progress import working
+from sparsec.errors import counted
 
 BUDGET = 5e-2
 
@@ -47,10 +49,22 @@ def command(
     tables.print_table(("layer", "operator", "computes in", "own error", "weights kept"), [
         (layer.layer, layer.operator, "8 bits" if layer.quantized else "float", f"{layer.error:.1e}",
          tables.percent(layer.kept, layer.weights)) for layer in found.layers])
-    left = sum(not layer.quantized for layer in found.layers)
-    tables.console.print(f"\noutputs differ from the float model's by {found.error:.1e} of their largest; {left} of "
-                         f"{len(found.layers)} layers stay in float")
-    if left == len(found.layers):
-        tables.console.print(f"nothing is in 8 bits: with more, outputs err by more than --max-error {max_error:g} "
-                             "allows; give a larger one, or inputs that are more like real ones")
+    left = Counter(layer.reason for layer in found.layers if not layer.quantized)
+    tables.console.print(f"\noutputs differ from the float model's by {found.error:.1e} of their largest; "
+                         f"{left.total()} of {len(found.layers)} layers stay in float")
+    if told := _left(left, len(found.layers), max_error):
+        tables.console.print(told)
     tables.console.print(f"{output}: {tables.nbytes(describe(output).nbytes)}; the model was {tables.nbytes(before)}")
+
+
+def _left(left: Counter[str], layers: int, max_error: float) -> str:
+    """Why layers stay in float, where that is more than a part of them that the budget does not allow."""
+    from sparsec.compiler.quantization import BUDGET_SPENT
+
+    every = left.total() == layers
+    reasons = [reason if left[reason] == layers else f"{reason} ({counted(left[reason], 'layer')})"
+               for reason in left if reason != BUDGET_SPENT]
+    if BUDGET_SPENT in left and every:
+        reasons.append(f"{'' if reasons else 'with more, '}outputs err by more than --max-error {max_error:g} allows; "
+                       "give a larger one, or inputs that are more like real ones")
+    return f"{'no layer is in 8 bits' if every else 'in float stay some'}: {'; '.join(reasons)}" if reasons else ""

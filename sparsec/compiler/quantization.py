@@ -15,19 +15,26 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import numpy_helper
 
 from sparsec.errors import ModelError, UsageError
 from sparsec.graph import ort, reader
 from sparsec.graph.compare import Feeds, relative_error, split_samples
+from sparsec.graph.nodes import node_name, operator_of
 from sparsec.graph.proto import read_proto
+from sparsec.graph.samples import check_samples, declared
 from sparsec.graph.shapes import static_shape
+from sparsec.passes.quantized import first_on_codes
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 MOST_SAMPLES = 256
 JUDGED = 8
 """The samples that errors are measured on."""
 SMALLEST = 1e-12
+HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+BUDGET_SPENT = "outputs err by more than --max-error allows"
+"""Why layers stay in float that the budget does not allow in 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,10 @@ class QuantizedLayer:
     Attributes:
         layer, operator: the node's name and operator.
         error: of its outputs where it alone were quantised, relative to their root mean square.
-        quantised: whether it is; False where it was left in float.
-        weights, nonzeros, kept: of its weight: elements, those that are not zero, and those that still are not.
+        quantized: whether it is; False where it was left in float.
+        weights, nonzeros, kept: of its constant weight: elements, those that are not zero, and those that still are
+            not; all 0 where both operands are computed.
+        reason: why it is in float, empty where it is not.
 
     """
 
@@ -49,6 +58,7 @@ class QuantizedLayer:
     weights: int
     nonzeros: int
     kept: int
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,10 +86,13 @@ def quantize(model: Path, inputs: Feeds, budget: float, shapes: Mapping[str, Seq
         shapes: of inputs with symbolic dimensions, where they are not those of the samples.
 
     Raises:
-        ModelError: the model has no layer to quantise, or onnxruntime cannot quantise it.
-        UsageError: the inputs are not the model's, or the budget is out of reach.
+        ModelError: the model has no layer to quantise, is quantised already, or onnxruntime cannot quantise it.
+        UsageError: the inputs are not the model's, or hold NaN or infinity; or the budget is out of reach.
 
     """
+    graph = reader.load(model, shapes=shapes, symbolic=True)
+    _check_floats(model, graph)
+    check_samples(declared(graph), inputs)
     shapes = {**_shapes_of(model, inputs), **shapes}
     samples = split_samples(reader.load(model, shapes=shapes), inputs)[:MOST_SAMPLES]
     _check_inputs(model, samples[0], shapes)
@@ -124,6 +137,13 @@ def _shapes_of(model: Path, inputs: Feeds) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _check_floats(model: Path, graph: ir.Model) -> None:
+    """Raises ModelError for a file that is quantised, be it in part: its float layers have lost their own ranges."""
+    if (node := first_on_codes(graph)) is not None:
+        raise ModelError(f"{model}: quantised already, by node '{node_name(node)}' ({operator_of(node)}) and others; "
+                         "quantise the float model that it was made of, or compile it as it is")
+
+
 def _beside(graph: onnx.GraphProto, excluded: Sequence[str]) -> list[str]:
     """The other nodes that stay in float: what is made of float layers alone, or of none and for such alone."""
     made: dict[str, set[str]] = {}
@@ -149,7 +169,7 @@ def _check_inputs(model: Path, sample: Feeds, shapes: Mapping[str, Sequence[int]
 
 
 def _prepared(model: Path, directory: Path) -> Path:
-    """The model as the quantiser wants it: shapes inferred, BatchNorms folded, every node named."""
+    """The model as the quantiser wants it: shapes inferred, BatchNorms folded, float32 weights, every node named."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     whole, path = directory / "whole.onnx", directory / "prepared.onnx"
@@ -159,10 +179,25 @@ def _prepared(model: Path, directory: Path) -> Path:
     except Exception as error:  # onnxruntime's errors have no common base
         raise ModelError(f"{model}: onnxruntime cannot prepare it: {' '.join(str(error).split())}") from error
     proto = onnx.load(path)
+    _widen(proto.graph)
     for index, node in enumerate(proto.graph.node):
         node.name = node.name or f"{node.op_type}_{index}"
     onnx.save(proto, path)
     return path
+
+
+def _widen(graph: onnx.GraphProto) -> None:
+    """Compute the casts of constants of 16 bits to float32, which the quantiser would take for activations."""
+    halves = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in HALVES}
+    for node in list(graph.node):
+        if node.op_type == "Cast" and node.input[0] in halves and node.attribute[0].i == onnx.TensorProto.FLOAT:
+            array = numpy_helper.to_array(halves[node.input[0]]).astype(np.float32)
+            graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
+            graph.node.remove(node)
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    for name, tensor in halves.items():
+        if name not in read:
+            graph.initializer.remove(tensor)
 
 
 class _Reader:
@@ -271,20 +306,25 @@ def _run(node: onnx.NodeProto, inputs: Sequence[np.ndarray], model: onnx.ModelPr
 
 def _layers(floats: onnx.ModelProto, quantized: onnx.ModelProto, own: Mapping[str, float],
             excluded: Sequence[str]) -> list[QuantizedLayer]:
-    """What became of every layer with a constant weight."""
+    """What became of every layer."""
     originals = {tensor.name: tensor for tensor in floats.graph.initializer}
     codes = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    types = {value.name: value.type.tensor_type.elem_type for value in (*floats.graph.value_info, *floats.graph.input)}
+    types |= {tensor.name: tensor.data_type for tensor in floats.graph.initializer}
+    decoded = {node.output[0] for node in quantized.graph.node if node.op_type == "DequantizeLinear"}
+    in_codes = {node.name for node in quantized.graph.node if decoded.issuperset(node.input[:2])}
     rows = []
     for node in floats.graph.node:
-        name = node.input[1] if node.op_type in LAYERS else ""
-        if name not in originals:
+        if node.op_type not in LAYERS:
             continue
-        weight = numpy_helper.to_array(originals[name])
-        stored = codes.get(f"{name}_quantized")
-        after = weight if stored is None else numpy_helper.to_array(stored)
+        name = node.input[1]
+        weight = numpy_helper.to_array(originals[name]) if name in originals else np.zeros(0)
+        after = numpy_helper.to_array(codes[f"{name}_quantized"]) if f"{name}_quantized" in codes else weight
         if np.count_nonzero(after[weight == 0]):
             raise ModelError(f"layer '{node.name}': zeros of its weight would not stay zeros; report a defect")
-        rows.append(QuantizedLayer(node.name, node.op_type, own.get(node.name, 0.0),
-                                   stored is not None and node.name not in excluded, weight.size,
-                                   int(np.count_nonzero(weight)), int(np.count_nonzero(after))))
+        is_double = onnx.TensorProto.DOUBLE in (types.get(each) for each in node.input)
+        reason = "" if node.name in in_codes else BUDGET_SPENT if node.name in excluded else (
+            "float64 cannot be; convert the model to float32 first" if is_double else "onnxruntime leaves it so")
+        rows.append(QuantizedLayer(node.name, node.op_type, own.get(node.name, 0.0), not reason, weight.size,
+                                   int(np.count_nonzero(weight)), int(np.count_nonzero(after)), reason))
     return rows

@@ -10,6 +10,7 @@ from onnx import helper
 
 from sparsec.errors import UsageError
 from sparsec.graph.compare import Feeds
+from sparsec.graph.samples import Declared, check_samples
 
 FEWEST, MOST = 8, 2048
 BATCH = 16
@@ -26,10 +27,9 @@ def batches(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> list[Fe
     """
     constant = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constant]
-    if unknown := sorted(set(arrays) - {value.name for value in inputs}):
-        raise UsageError(f"samples: the model has no input '{unknown[0]}'; its inputs are "
-                         f"{', '.join(value.name for value in inputs)}")
-    counts = {value.name: _rows(value, arrays) for value in inputs}
+    given = [_declared(value) for value in inputs]
+    check_samples(given, arrays)
+    counts = {each.name: each.rows for each in given}
     samples = {len(arrays[name]) // rows for name, rows in counts.items() if rows}
     if len(samples) > 1:
         many = ", ".join(f"'{name}' {len(arrays[name]) // rows}" for name, rows in counts.items() if rows)
@@ -45,21 +45,8 @@ def batches(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> list[Fe
              else arrays[name] for name, rows in counts.items()} for start in range(0, number, step)]
 
 
-def _rows(value: onnx.ValueInfoProto, arrays: Mapping[str, np.ndarray]) -> int:
-    """The rows of a sample of this input; 0 where one array serves all samples."""
-    name, kind = value.name, value.type.tensor_type
-    if name not in arrays:
-        raise UsageError(f"samples: the model's input '{name}' is missing")
-    array, shape = arrays[name], [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
-    fits = array.ndim == len(shape) and all(own in (None, given) for own, given
-                                            in zip(shape[1:], array.shape[1:], strict=True))
-    if not fits or (shape and (not len(array) or len(array) % (shape[0] or 1))):
-        declared = "x".join("?" if size is None else str(size) for size in shape) or "scalar"
-        raise UsageError(f"samples: input '{name}' takes {declared}; the samples hold "
-                         f"{'x'.join(map(str, array.shape)) or 'a scalar'}")
-    dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
-    if array.dtype != dtype:
-        raise UsageError(f"samples: input '{name}' is of type {dtype}; the samples are {array.dtype}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise UsageError(f"samples: input '{name}' holds NaN or infinity; leave such samples out")
-    return (shape[0] or 1) if shape else 0
+def _declared(value: onnx.ValueInfoProto) -> Declared:
+    """An input as the file declares it."""
+    kind = value.type.tensor_type
+    return Declared(value.name, tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim),
+                    helper.tensor_dtype_to_np_dtype(kind.elem_type))

@@ -20,6 +20,16 @@ from sparsec.passes.quantized.writer import Writer
 WRITERS = {**qoperator.WRITERS, **contributed.WRITERS}
 
 
+LINEAR = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+"""Operators of ONNX between floats and codes."""
+
+
+def first_on_codes(model: ir.Model) -> ir.Node | None:
+    """The first node that makes or reads codes, of a model as its file has it; None where all of it is in floats."""
+    on_codes = {*WRITERS, *(("", name) for name in (*dynamic.FLOATS, *LINEAR))}
+    return next((node for node in model.graph.all_nodes() if (node.domain, node.op_type) in on_codes), None)
+
+
 def run(model: ir.Model, _context: Context) -> Report:
     """Reads every quantised operator, in place."""
     return read(model)
