@@ -15,6 +15,7 @@ from sparsec.compiler.buckets import compile_buckets
 from sparsec.compiler.failures import named
 from sparsec.compiler.fallback import defects, with_fallback
 from sparsec.compiler.options import CompileOptions, Progress, takes
+from sparsec.compiler.outside import WEIGHTED, in_bodies, in_floats, left_as_operators
 from sparsec.compiler.planning import plan
 from sparsec.compiler.prepare import Prepared, Simplified, simplify, specialise
 from sparsec.compiler.report import CompileReport, Outside, Skipped, Verification
@@ -38,12 +39,6 @@ from sparsec.runtime.session import InferenceSession
 
 STEPS = {"read": 0.1, "rewrite": 0.1, "plan": 0.35, "lower": 0.05, "build": 0.3, "pack": 0.0, "verify": 0.1}
 """The steps in order, each with its usual share of the time."""
-
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN")
-"""ONNX's operators that have weights worth pruning."""
-
-LAYERS_OF_CODES = ("Conv", "Gemm", "MatMul")
-"""Those that the pass `integers` takes."""
 
 _VISIBLE_BYTES = 1024  # larger weights do not go into the artifact's graph
 
@@ -123,10 +118,11 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
                if part is None for node in stage.model.graph.node if node.op_type in WEIGHTED]
     outside += [Outside(row["layer"], row["operator"], row["reason"]) for part in parts if part is not None
                 for row in part.report["outside"]]
+    interpreted = interpreted_in(simplified.graph.graph)
+    outside += [each for node, _ in interpreted for each in in_bodies(node)]
     if options.strict and outside:
         _refuse(outside)
-    outside += [Outside(node_name(node), node.op_type, reason)
-                for node, reason in interpreted_in(simplified.graph.graph)]
+    outside += [Outside(node_name(node), node.op_type, reason) for node, reason in interpreted]
     report = CompileReport(metadata=metadata_of(simplified.graph), precision=job.precision, optimize=options.optimize,
                            codec=options.codec,
                            rates=job.calibration.source, layers=(), outside=tuple(outside), batch=None,
@@ -242,24 +238,8 @@ def _refuse(outside: Sequence[Outside]) -> None:
 
 
 def _outside(prepared: Prepared) -> list[Outside]:
-    """The layers with a weight of their own that stayed ONNX operators, each with the reason."""
-    reasons = {note.node: note.text for report in prepared.passes for note in report.notes}
-    layers = []
-    for node in prepared.graph.graph:
-        weighted = any(value is not None and value.const_value is not None and len(value.const_value.shape) > 1
-                       for value in node.inputs)
-        if node.domain == "" and node.op_type in WEIGHTED and weighted:
-            name = node.name or node.outputs[0].name or ""
-            reason = reasons.get(name, f"{node.op_type} has no kernel of sparsec's own")
-            layers.append(Outside(name, node.op_type, reason))
-    return [*layers, *_in_floats(prepared)]
-
-
-def _in_floats(prepared: Prepared) -> list[Outside]:
-    """The layers of codes that compute in float32, because the operators on integers cannot represent them."""
-    notes = [note for report in prepared.passes if report.name == "integers" for note in report.notes]
-    named = [(note.node, *note.text.split(" ", 1)) for note in notes]
-    return [Outside(layer, operator, text) for layer, operator, text in named if operator in LAYERS_OF_CODES]
+    """The layers with a weight of their own that stayed ONNX operators or floats, each with the reason."""
+    return [*left_as_operators(prepared.graph.graph, prepared.passes), *in_floats(prepared.passes)]
 
 
 def _left_out(graph: ir.Model) -> list[Outside]:

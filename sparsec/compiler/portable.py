@@ -22,6 +22,7 @@ from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import PORTABLE
 from sparsec.backends.program import Program, TensorSpec
 from sparsec.compiler.options import CompileOptions, not_carried
+from sparsec.compiler.samples import usual
 from sparsec.cost.tuning import default_path
 from sparsec.errors import ArtifactError, ShapeError
 from sparsec.graph import reader
@@ -51,13 +52,13 @@ def pack(model: reader.Source, options: CompileOptions) -> Artifact:
     dims = options.dims or {}
     check_dims(graph, dims)
     shapes = buckets(graph, options.shapes or {}, MOST_BUCKETS)[0]
-    open_sizes = dict.fromkeys(str(dim.value) for value in reader.load(
-        model, shapes=shapes, dims=bound_dims(dims), symbolic=True).graph.inputs for dim in value.shape or ()
-        if isinstance(dim, ir.SymbolicDim) and dim.value)
+    inputs = reader.load(model, shapes=shapes, dims=bound_dims(dims), symbolic=True).graph.inputs
+    open_sizes = dict.fromkeys(str(dim.value) for value in inputs for dim in value.shape or ()
+                               if isinstance(dim, ir.SymbolicDim) and dim.value)
     if open_sizes:
         raise ShapeError("a portable artifact takes fixed sizes, and the model leaves "
                          f"{', '.join(map(repr, open_sizes))} open; give one size to each, as in "
-                         f"dims={dict.fromkeys(open_sizes, 1)}, or buckets by shapes")
+                         f"dims={usual(inputs, {})}, or buckets by shapes")
     bound = reader.load(model, shapes=shapes, dims=bound_dims(dims)).graph
     total = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
     if total > LARGEST:

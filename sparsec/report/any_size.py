@@ -10,6 +10,7 @@ import onnx_ir as ir
 from sparsec.analysis.symbols.size import is_name
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import simplify
+from sparsec.compiler.report import Outside as Left
 from sparsec.compiler.samples import usual
 from sparsec.compiler.sized.build import original, row_plans, staged
 from sparsec.compiler.sized.build import outside as outside_of
@@ -119,13 +120,15 @@ def any_size(model: reader.Source, options: CompileOptions, calibration: Calibra
     limits = ranges(options.dims or {})
     simplified = simplify(model, options, calibration=calibration, symbolic=True)
     found = staged(simplified.graph, limits, simplified.job.target)
-    rows, call_us = list[Rows](), dict[int, float]()
+    rows, call_us, left = list[Rows](), dict[int, float](), list[Left]()
     for each in row_plans(simplified.graph, found, simplified.job, simplified.context, options.backend, limits):
         rows += [Rows(original(row.layer), each.count, row.format, row.kernel, row.predicted_us)
                  for row in each.layers]
+        left += each.outside
         call_us[each.count] = 1e6 * (found.between_s + each.seconds(options.backend))
     order = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer for row in rows))}
-    notes = tuple(Outside(each.layer, each.reason, each.operator) for each in outside_of(found, simplified.graph.graph))
+    notes = tuple(Outside(each.layer, each.reason, each.operator)
+                  for each in outside_of(found, simplified.graph.graph, left))
     steps = len(found.plan.fields["steps"])
     recurrent = tuple(original(node_name(node)) for node in found.plan.recurrences)
     return AnySize(tuple(sorted(rows, key=lambda row: order[row.layer])), call_us, recurrent, times_of(found, sizes),

@@ -16,10 +16,12 @@ from sparsec.analysis.symbols.known import Symbols
 from sparsec.backends.base import Backend, LayerReport
 from sparsec.backends.job import Announce, Job
 from sparsec.backends.program import SIZED, UNKNOWN, Calls, Function, Functions, Program, TensorSpec
+from sparsec.compiler.outside import OF_FLOATS, WEIGHTED, in_bodies, left_as_operators
 from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import Stored
 from sparsec.compiler.planning import plan as plan_layers
 from sparsec.compiler.report import Outside
+from sparsec.compiler.samples import usual
 from sparsec.compiler.sized.attention import fuse_attention
 from sparsec.compiler.sized.codes import round_for_layers, round_once, split_dynamic
 from sparsec.compiler.sized.images import rows_of_images
@@ -27,7 +29,6 @@ from sparsec.compiler.sized.movement import shorten_moves, sink_rows
 from sparsec.compiler.sized.plan import Plan, write
 from sparsec.compiler.sized.recurrent import add_layers, write_recurrent
 from sparsec.compiler.sized.rotary import fuse_rotary
-from sparsec.compiler.sized.rows import WEIGHTED
 from sparsec.compiler.sized.simplify import fold_known, merge_equal
 from sparsec.compiler.sized.stage import Joint, RowStage, Stage, joint, stages_of
 from sparsec.compiler.sized.token import Token, token_of
@@ -107,6 +108,7 @@ class RowPlan:
         job: what they are compiled for.
         layers: how they run.
         passes: what passes did.
+        outside: the layers with weights among the rest, which no kernel takes.
 
     """
 
@@ -116,6 +118,7 @@ class RowPlan:
     job: Job
     layers: tuple[LayerReport, ...]
     passes: list[Report]
+    outside: tuple[Outside, ...]
 
     def seconds(self, backend: Backend) -> float:
         """What a call of all stages takes for so many rows."""
@@ -178,10 +181,11 @@ def row_plans(model: ir.Model, found: Staged, job: Job, context: Context, backen
         own = replace(job, generated=[random_feeds(whole.model)], real=(),
                       announce=_for_rows(job.announce, count, place, len(main) + len(more)))
         passes = run_passes(whole.model, context, phase=Phase.SPECIALISE)
-
+        left = tuple(replace(each, layer=original(each.layer))
+                     for each in left_as_operators(whole.model.graph, passes))
         layers = plan_layers(whole.model, own, backend, backend.judge(whole.model, own),
                              alike if count in more else None)
-        made = RowPlan(count, whole, recurrences, own, layers, passes)
+        made = RowPlan(count, whole, recurrences, own, layers, passes, left)
         time_s = made.seconds(backend)
         if count in more and not (_shares(whole.model.graph, alike) and _pays(count, time_s, seconds)):
             continue
@@ -234,6 +238,7 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     plan.fields["token"] = None if token is None else {**token.fields, "before": _steps(plan, token)}
     layers: list[LayerReport] = []
     reports: list[Report] = []
+    left: list[Outside] = []
     plan.fields["rows"] = []
     numbers: dict[bytes, int] = {}
     for each in row_plans(model, found, job, context, backend, limits):
@@ -247,26 +252,46 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
         layers += [replace(row, layer=original(row.layer), detail=f"{row.detail} rows={each.count}", rows=each.count)
                    for row in each.layers]
         reports += each.passes
+        left += each.outside
     plan.fields["kernels"] = _kernels(plan, job, backend)
     program = Program(b"", SIZED, plan.program(), _specs(model.graph.inputs, input_names(model)),
                       _specs(model.graph.outputs, output_names(model)))
-    return Sized(program, tuple(layers), tuple(outside(found, model.graph)), tuple(reports))
+    return Sized(program, tuple(layers), tuple(outside(found, model.graph, left)), tuple(reports))
 
 
-def outside(found: Staged, graph: ir.Graph) -> Iterator[Outside]:
-    """What sessions compute without kernels: products that are in no stage of rows, and what ONNX's reference runs."""
-    names = dict.fromkeys(dim.value for value in graph.inputs for dim in value.shape or ()
-                          if isinstance(dim, ir.SymbolicDim) and dim.value)
-    sizes = f"such as dims={dict.fromkeys(names, 1)}" if names else "by shapes"
+def outside(found: Staged, graph: ir.Graph, left: Sequence[Outside]) -> Iterator[Outside]:
+    """What sessions compute without kernels, once each.
+
+    Those are the layers that are `left` in stages of rows, products that are in none, and what ONNX's reference runs.
+    """
+    yield from {each.layer: each for each in left}.values()  # for every number of rows alike
+    sizes = fixed_sizes(graph, found.plan.limits)
     for node in found.plan.stages:
-        if isinstance(node, ir.Node) and node.op_type in WEIGHTED and not node.domain and _is_product(node, found):
+        if isinstance(node, RowStage) or node in found.plan.interpreted or node.domain:
+            continue
+        if node.op_type in WEIGHTED and _is_product(node, found):
             yield Outside(node_name(node), node.op_type, "numpy computes it where the run tells the sizes, slower than "
-                          f"onnxruntime; fixed sizes have kernels ({sizes})")
+                          f"onnxruntime; {_ways(node, sizes)}")
     for node in found.plan.interpreted:
-        ways = (f"fixed sizes have kernels ({sizes})" if node.op_type not in SIZED_BY_VALUES
-                else "what it gives is as large as values say, at fixed sizes, too")
         yield Outside(node_name(node), node.op_type, "ONNX's reference computes it where the run tells the sizes, much "
-                      f"slower than onnxruntime; {ways}")
+                      f"slower than onnxruntime; {_ways(node, sizes)}")
+        yield from in_bodies(node)
+
+
+def _ways(node: ir.Node, sizes: str) -> str:
+    """What gives a node kernels, or why nothing does."""
+    if node.op_type in SIZED_BY_VALUES:
+        return "what it gives is as large as values say, at fixed sizes, too"
+    made = node.outputs[0].dtype
+    if node.op_type in OF_FLOATS and made != ir.DataType.FLOAT:
+        return f"it computes in {made}, and kernels in float32 only"
+    return f"fixed sizes have kernels ({sizes})"
+
+
+def fixed_sizes(graph: ir.Graph, limits: Mapping[str, tuple[int, int]]) -> str:
+    """How the options say fixed sizes, by an example that holds together: totals are sums, images have pixels."""
+    sizes = usual(graph.inputs, limits)
+    return f"such as dims={sizes}" if sizes else "by shapes"
 
 
 def _is_product(node: ir.Node, found: Staged) -> bool:

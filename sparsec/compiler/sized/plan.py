@@ -56,6 +56,11 @@ class Plan:
     stages: list[Stage] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
 
+    @property
+    def limits(self) -> dict[str, tuple[int, int]]:
+        """The least and the largest size of the symbols that have several."""
+        return {name: (least, most) for name, (least, most) in self.fields["limits"].items()}
+
     def array(self, array: np.ndarray) -> int:
         """The number of a constant."""
         self.arrays.append(array)
