@@ -45,6 +45,7 @@ class LayerReport:
         projection_error: the norm of the weights that projecting has dropped, relative to all; None where it was not.
         reason: why this kernel runs it.
         instead_of: the format and kernel that predictions alone had chosen, where timing found this one faster.
+        passed_over: faster kernels by which the layer alone errs by more than an output may, with these errors.
 
     """
 
@@ -64,6 +65,7 @@ class LayerReport:
     projection_error: float | None = None
     rows: int | None = None
     instead_of: tuple[str, str] | None = None
+    passed_over: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -117,9 +118,9 @@ def _tell(failure: Exception) -> NoReturn:
         case InternalError():
             _fail_internally(failure)
         case UsageError() | InputError() | ShapeError():
-            _fail(as_typed(str(failure)), 2)
+            _fail(as_typed(str(failure), takes_dim()), 2)
         case SparsecError():
-            _fail(as_typed(str(failure)), 1)
+            _fail(as_typed(str(failure), takes_dim()), 1)
         case OSError():
             _fail(f"{failure.filename}: {failure.strerror}" if failure.filename else str(failure), 1)
         case MemoryError():
@@ -134,8 +135,11 @@ def _warn(message: Warning | str, *_where: object, **_how: object) -> None:
     print(f"sparsec: warning: {printable(str(message))}", file=sys.stderr)
 
 
-def as_typed(message: str) -> str:
-    """A message of the Python interface with its options as the command line has them: "--max-error 2"."""
+def as_typed(message: str, has_dim: bool = True) -> str:
+    """A message of the Python interface with its options as the command line has them: "--max-error 2".
+
+    Without `has_dim` it is told by a command that takes no `--dim`.
+    """
     names = [name for name in compile.FLAGS if name not in ("shapes", "dims", "inputs")]
 
     def typed(found: re.Match[str]) -> str:
@@ -145,10 +149,16 @@ def as_typed(message: str) -> str:
         return flag if value == "True" else f"{flag} {value}"
 
     given = re.sub(rf"\b(?P<name>{'|'.join(names)})=(?P<quote>'?)(?P<value>[^\s',;]+)(?P=quote)", typed,
-                   sizes_as_typed(message))
+                   sizes_as_typed(message, has_dim))
     bare = "|".join(name for name in names if "_" in name)
     return re.sub(rf"(?<![\w'./-])(?P<name>{bare})(?![\w'./=])", lambda found:
                   f"--{found['name'].replace('_', '-')}", given)
+
+
+def takes_dim() -> bool:
+    """Whether the command that is run takes `--dim`."""
+    name = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+    return name not in COMMANDS or "dims" in signature(COMMANDS[name]).parameters
 
 
 def _debugging() -> bool:

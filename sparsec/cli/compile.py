@@ -181,8 +181,7 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     if stripped := _stripped(description["strip"]):
         tables.console.print(f"\n{stripped}")
     verdict = _verdict(description["verification"], description["target"])
-    narrow = _narrow(description["layers"], description["precision"], description["target"])
-    tables.console.print(f"\n{verdict}{narrow}")
+    tables.console.print("\n" + "\n".join(line for line in (verdict, narrow_told(description)) if line))
     tables.console.print(sizes)
 
 
@@ -231,20 +230,47 @@ def _stripped(strip: dict[str, Any] | None) -> str:
     return f"stripped: {', '.join(changes)}; compression {direct or 'by zeros alone'} direct, {reached}"
 
 
-def _narrow(layers: Sequence[dict[str, Any]], precision: str, target: str) -> str:
-    """How many layers compute with fewer bits, and which of them errs most by itself; that none does where some may."""
+def narrow_told(description: dict[str, Any]) -> str:
+    """How many layers compute with fewer bits, and which of them errs most by itself; why none does where some may."""
+    layers, precision = description["layers"], description["precision"]
+    fewer = precision in INTEGERS or (precision == "bf16" and "fp32" in
+                                      backend_named(description["target"]).precisions)
     judged = [layer for layer in layers if layer.get("error") is not None]
-    if not judged:
-        fewer = precision in INTEGERS or (precision == "bf16" and "fp32" in backend_named(target).precisions)
-        used = any(name in layer["kernel"] for name in FEWER_BITS for layer in layers)
-        return "" if used or not fewer else (f"\nno layer computes with fewer bits: none has a faster kernel by "
-                                             f"--precision {precision}")
-    worst = max(judged, key=lambda layer: layer["error"])
-    kernels = Counter(name for name, _ in {(layer["kernel"], layer["layer"]): 0 for layer in judged})
-    by_kernel = ", ".join(f"{count} by {name}" for name, count in kernels.most_common())
-    narrow, every = (len({layer["layer"] for layer in some}) for some in (judged, layers))
-    return (f"\n{narrow} of {every} layers compute with fewer bits ({by_kernel}); the worst by itself, "
-            f"'{worst['layer']}', errs by {worst['error']:.1e} of its largest product")
+    exact = {layer["layer"]: layer for layer in layers if layer.get("error") is None}
+    every = len({layer["layer"] for layer in layers})
+    kept = _passed_over([layer for layer in exact.values() if layer.get("passed_over")], every)
+    beside = _beside(description.get("narrow", []))
+    if judged:
+        worst = max(judged, key=lambda layer: layer["error"])
+        kernels = Counter(name for name, _ in {(layer["kernel"], layer["layer"]): 0 for layer in judged})
+        by_kernel = ", ".join(f"{count} by {name}" for name, count in kernels.most_common())
+        text = (f"{len({layer['layer'] for layer in judged})} of {every} layers compute with fewer bits ({by_kernel}); "
+                f"the worst by itself, '{worst['layer']}', errs by {worst['error']:.1e} of its largest product")
+        return "; ".join(part for part in (text, kept, beside) if part)
+    if not fewer or any(name in layer["kernel"] for name in FEWER_BITS for layer in layers):
+        return beside
+    why = kept or f"none has a faster kernel by --precision {precision}"
+    return "; ".join(part for part in (f"no layer with weights computes with fewer bits: {why}", beside) if part)
+
+
+def _passed_over(layers: Sequence[dict[str, Any]], every: int) -> str:
+    """How many of all layers stay exact because faster kernels err too much, and by how much at least."""
+    if not layers:
+        return ""
+    least = min(layers, key=lambda layer: min(layer["passed_over"].values()))
+    kernel, error = min(least["passed_over"].items(), key=lambda item: item[1])
+    return (f"{len(layers)} of {every} layers would with fewer bits err by more than --max-error allows, "
+            f"'{least['layer']}' least, by {error:.1e} ({kernel})")
+
+
+def _beside(narrow: Sequence[dict[str, Any]]) -> str:
+    """The operators without weights that compute with fewer bits, by kind."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for each in narrow:
+        kinds.setdefault((each["operator"], each["precision"]), []).append(each["layer"])
+    return "; ".join(f"{counted(len(names), 'operator')} without weights ({operator}, such as '{names[0]}') "
+                     f"compute{'s' if len(names) == 1 else ''} in {precision}"
+                     for (operator, precision), names in kinds.items())
 
 
 def _integers(steps: dict[str, Any] | str | None) -> str:

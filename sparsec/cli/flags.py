@@ -33,8 +33,14 @@ class Panelled(TyperCommand):
                     formatter.write_dl(records)
 
 
-def sizes_as_typed(message: str) -> str:
-    """A message of the Python interface with sizes as the command line has them: "--dim batch=1 or --shape x:1,3"."""
+def sizes_as_typed(message: str, has_dim: bool = True) -> str:
+    """A message of the Python interface with sizes as the command line has them: "--dim batch=1 or --shape x:1,3".
+
+    Without `has_dim`, for a command that takes no `--dim`, advice is of `--shape` alone.
+    """
+    if not has_dim:
+        message = re.sub(r"\bdims=\{[^{}]*\} or (?=shapes=)", "", message).replace("dims or shapes", "--shape")
+
     def typed(found: re.Match[str]) -> str:
         try:
             sizes = ast.literal_eval(found["sizes"])

@@ -18,7 +18,7 @@ from sparsec.compiler.options import CompileOptions, Progress, takes
 from sparsec.compiler.outside import WEIGHTED, in_bodies, in_floats, left_as_operators
 from sparsec.compiler.planning import plan
 from sparsec.compiler.prepare import Prepared, Simplified, simplify, specialise
-from sparsec.compiler.report import CompileReport, Outside, Skipped, Verification
+from sparsec.compiler.report import CompileReport, Narrow, Outside, Skipped, Verification
 from sparsec.compiler.sized.build import build as build_sized
 from sparsec.compiler.stages import REASON, Stage, has_kernels, interpreted_in, program, split
 from sparsec.compiler.threads import on_one_if_faster
@@ -26,7 +26,7 @@ from sparsec.compiler.verification import Basis, basis_of, verify
 from sparsec.cost.precisions import INTEGERS
 from sparsec.errors import UnsupportedOperatorError, counted
 from sparsec.graph import reader
-from sparsec.graph.annotations import OUTSIDE
+from sparsec.graph.annotations import NARROW, OUTSIDE
 from sparsec.graph.large import forget, is_large
 from sparsec.graph.metadata import metadata_of
 from sparsec.graph.nodes import node_name
@@ -92,7 +92,7 @@ def compile_one(model: reader.Source, options: CompileOptions, spared: Spared) -
         metadata=metadata_of(prepared.graph), precision=prepared.job.precision, optimize=options.optimize,
         codec=options.codec, rates=prepared.job.calibration.source, layers=layers,
         outside=(*outside, *_left_out(prepared.graph)), batch=prepared.batch, passes=prepared.passes,
-        network_us=None if network_s is None else network_s * 1e6)
+        network_us=None if network_s is None else network_s * 1e6, narrow=_narrow(prepared.graph))
     outline = _outline(prepared.graph)
     artifact = Artifact.build(program, prepared.job.target, options.threads, outline, report.to_json(), options.codec)
     announce("verify")
@@ -138,6 +138,7 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
     for part in parts:
         if part is not None:
             whole["layers"] += part.report["layers"]
+            whole["narrow"] += part.report["narrow"]
     return replace(artifact, report=whole)
 
 
@@ -245,6 +246,12 @@ def _outside(prepared: Prepared) -> list[Outside]:
 def _left_out(graph: ir.Model) -> list[Outside]:
     """The operators of sparsec that the lowering found no kernel for."""
     return [Outside(node.name or "", node.op_type, reason) for node in graph.graph if (reason := OUTSIDE.get(node))]
+
+
+def _narrow(graph: ir.Model) -> tuple[Narrow, ...]:
+    """The operators without weights that the lowering gave fewer bits."""
+    return tuple(Narrow(node.name or "", node.op_type, precision) for node in graph.graph
+                 if (precision := NARROW.get(node)))
 
 
 def _outline(graph: ir.Model) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -54,26 +54,27 @@ def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None
             options = [option for option in options if option.keeps_ieee]
         replaced = {option.replaces for option in options}
         options = [option for option in options if option.kernel not in replaced]
-        choice, error = _choose_stored(node, options, job, judge, stored)
+        choice, error, passed_over = _choose_stored(node, options, job, judge, stored)
         CHOICE.set(node, choice)
         option = choice.winner.option
         node.metadata_props["sparsec.format"], node.metadata_props["sparsec.kernel"] = option.name, option.kernel
-        rows.append(_row(node, choice, error, loss))
+        rows.append(_row(node, choice, error, loss, passed_over))
     return tuple(rows)
 
 
-def _row(node: ir.Node, choice: Choice, error: float | None, loss: float | None) -> LayerReport:
+def _row(node: ir.Node, choice: Choice, error: float | None, loss: float | None, passed_over: Mapping[str, float],
+         ) -> LayerReport:
     option, weight, other = choice.winner.option, weight_array(node), choice.instead_of
     return LayerReport(
         layer=choice.layer, operator=node.op_type, shape=weight.shape, format=option.name, kernel=option.kernel,
         detail=option.detail, weights=weight.size, nonzeros=int(np.count_nonzero(weight)), bytes=option.nbytes,
         predicted_us=round(choice.winner.predicted_s * 1e6, 3), measured_us=choice.winner.measured_us, error=error,
         projection_error=loss, reason=choice.reason(choice.winner),
-        instead_of=None if other is None else (other.name, other.kernel))
+        instead_of=None if other is None else (other.name, other.kernel), passed_over=passed_over or None)
 
 
 def _choose_stored(node: ir.Node, options: Sequence[Option], job: Job, judge: Judge | None, stored: Stored | None,
-                   ) -> tuple[Choice, float | None]:
+                   ) -> tuple[Choice, float | None, Mapping[str, float]]:
     """The choice among the options whose weight is stored already, where one is fast and exact enough, else of all."""
     machine = job.calibration.machine
     if stored is not None and (alike := [option for option in options if stored(node, option)]):
@@ -85,23 +86,26 @@ def _choose_stored(node: ir.Node, options: Sequence[Option], job: Job, judge: Ju
     return _choose(node, options, job, judge)
 
 
-def _choose(node: ir.Node, options: Sequence[Option], job: Job, judge: Judge | None) -> tuple[Choice, float | None]:
+def _choose(node: ir.Node, options: Sequence[Option], job: Job, judge: Judge | None,
+            ) -> tuple[Choice, float | None, Mapping[str, float]]:
     """The choice for a layer, and the error that narrow numbers cause in what it was seen to compute.
 
-    Kernels by which the layer alone would err by more than an output may are passed over.
+    Kernels by which the layer alone would err by more than an output may are passed over, and told with these errors.
 
     Raises:
         VerificationError: that leaves no kernel.
 
     """
     workers = 1 if job.measurer is None else job.measurer.workers
+    passed_over: dict[str, float] = {}
     while options:
         choice = choose(node.name or node.op_type, options, threads=job.threads, machine=job.calibration.machine,
                         smallest=job.options.optimize == "size", workers=workers, measure=timer(node, job))
         winner = choice.winner.option
         error = None if judge is None else judge(node, winner)
         if error is None or job.limit is None or error <= job.limit:
-            return choice, error
+            return choice, error, passed_over
+        passed_over[winner.kernel] = error
         options = [option for option in options if option.kernel != winner.kernel]
     raise VerificationError(f"layer '{node.name}': every kernel errs by more than {job.limit} on the inputs; compile "
                             "with precision='fp32' or a larger max_error")

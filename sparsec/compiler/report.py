@@ -12,8 +12,9 @@ from sparsec.passes.context import Report
 from sparsec.passes.strip import StripReport
 from sparsec.passes.strip import as_dict as strip_as_dict
 
-OF_SOME = ("projection_error", "rows", "instead_of")
-"""What only some layers have: that were projected, have kernels for several numbers of rows, or were timed."""
+OF_SOME = ("projection_error", "rows", "instead_of", "passed_over")
+"""What only some layers have: that were projected, have kernels for several numbers of rows, were timed, or have faster
+kernels that err too much."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,15 @@ class Outside:
     layer: str
     operator: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """An operator without weights that computes with fewer bits: its node's name and operator, and with which."""
+
+    layer: str
+    operator: str
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,7 @@ class CompileReport:
         batch: how many rows run at once, None where there is but one.
         passes: what every pass did.
         verification: the comparison, None where none was asked for.
+        narrow: the operators without weights that compute with fewer bits.
 
     """
 
@@ -89,13 +100,14 @@ class CompileReport:
     passes: tuple[Report, ...]
     verification: Verification | Skipped | None = None
     network_us: float | None = None
+    narrow: tuple[Narrow, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """The report in JSON's types."""
         strip = next((each for each in self.passes if isinstance(each, StripReport)), None)
         return {"metadata": dict(self.metadata), "precision": self.precision, "optimize": self.optimize,
                 "codec": self.codec, "rates": self.rates, "layers": [_layer(each) for each in self.layers],
-                "network_us": self.network_us,
+                "network_us": self.network_us, "narrow": [asdict(each) for each in self.narrow],
                 "outside": [asdict(each) for each in self.outside],
                 "batch": self.batch and self.batch.to_json(), "passes": [_pass(each) for each in self.passes],
                 "verification": self.verification and asdict(self.verification),

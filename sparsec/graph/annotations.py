@@ -2,7 +2,7 @@
 
 An annotation is defined once, beside the type of what it holds: `graph.layout.LAYOUT` (where a value lies),
 `cost.plan.CHOICE` (the kernel of a layer), `kernels.cpu.products.layer.RANGES` (what calibrates a layer), and
-`OUTSIDE` and `NETWORK` here.
+`OUTSIDE`, `NARROW` and `NETWORK` here.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ class Annotation(Generic[T]):
 
 OUTSIDE = Annotation[str]("outside")
 """Why a node runs without the kernel that its operator has; the lowering says so."""
+
+NARROW = Annotation[str]("narrow")
+"""What a node without weights multiplies with, where `precision` has made that fewer bits; the lowering says so."""
 
 NETWORK = Annotation[float]("network")
 """All weights that an inference reads, as a multiple of this layer's: what drives these out of the caches."""

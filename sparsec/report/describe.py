@@ -40,6 +40,15 @@ class _Layer(TypedDict, total=False):
     projection_error: float | None
     rows: int | None
     instead_of: list[str]
+    passed_over: dict[str, float]
+
+
+class _Narrow(TypedDict):
+    """An operator without weights that computes with fewer bits."""
+
+    layer: str
+    operator: str
+    precision: str
 
 
 class _Verification(TypedDict, total=False):
@@ -72,6 +81,7 @@ class _Report(TypedDict, total=False):
 
     layers: Required[list[_Layer]]
     outside: list[_Outside]
+    narrow: list[_Narrow]
     batch: dict[str, Any] | None
     strip: dict[str, Any] | None
     verification: _Verification | None

@@ -10,9 +10,10 @@ import onnx
 import onnx.parser
 import pytest
 from onnx import numpy_helper
+from typer.main import get_command
 
 from sparsec.artifact.file import Artifact
-from sparsec.cli import as_typed
+from sparsec.cli import COMMANDS, app, as_typed, takes_dim
 from sparsec.compiler.pipeline import PASSES
 from sparsec.machine import cpus
 from tests.support.cli import MODEL, sparsec, write_model
@@ -188,6 +189,14 @@ def test_help_groups_the_options_of_what_prune_takes():
     ("give sizes with dims or shapes, dims={broken}", "give sizes with --dim or --shape, dims={broken}")])
 def test_options_are_told_as_they_are_typed(message, typed):
     assert as_typed(message) == typed
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_advice_names_only_options_that_the_command_has(monkeypatch, command):
+    monkeypatch.setattr("sys.argv", ["sparsec", "--debug", command, "m.onnx"])
+    told = as_typed("pass dims={'n': 1} or shapes={'x': (1, 3)}; bind it with dims or shapes", takes_dim())
+    assert told.endswith("--shape")
+    assert ("--dim" in told) == any("--dim" in each.opts for each in get_command(app).commands[command].params)
 
 
 def test_help_describes_every_command_in_full():

@@ -10,14 +10,16 @@ import pytest
 from onnx import numpy_helper
 
 import sparsec
-from sparsec.cli.compile import FLAGS
+from sparsec.cli.compile import FLAGS, narrow_told
 from sparsec.cli.flags import described
 from sparsec.compiler import compile as compiler
 from sparsec.compiler.options import CompileOptions
 from sparsec.cost.precisions import PRECISIONS
 from sparsec.errors import UnsupportedOperatorError, UsageError, VerificationError
 from sparsec.kernels.emit.isa import isa_of
+from sparsec.report.describe import describe_artifact
 from sparsec.target import machine_features, resolve
+from tests.support.graphs import ATTENTIONS
 from tests.support.targets import runnable
 
 RNG = np.random.default_rng(0)
@@ -173,9 +175,24 @@ def test_a_weight_that_is_not_a_number_is_no_integer():
 def test_a_tighter_limit_is_kept_or_refused():
     artifact = sparsec.compile(TOKENS, precision="int8", max_error=1e-5, tune="off")
     assert [layer["error"] for layer in artifact.report["layers"]] == [None]
+    if isa_of(resolve("cpu")).int8:
+        assert min(artifact.report["layers"][0]["passed_over"].values()) > 1e-5
+        assert narrow_told(describe_artifact(artifact, 1)).startswith(
+            "no layer with weights computes with fewer bits: 1 of 1 layers would with fewer bits err by more than "
+            "--max-error allows")
     tanh = network("(float[64, 96] x) => (float[64, 96] y) { h = MatMul(x, w) y = Tanh(h) }", w=pruned(96, 96))
     with pytest.raises(VerificationError, match="more precision"):
         sparsec.compile(tanh, precision="int8", max_error=1e-12, tune="off")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_attention_that_computes_with_fewer_bits_is_told(precision):
+    artifact = sparsec.compile(ATTENTIONS["scaled scores"], precision=precision, target="cpu-amx", tune="off",
+                               verify=False)
+    narrow = [(each["operator"], each["precision"]) for each in artifact.report["narrow"]]
+    assert narrow == ([("Attention", "bf16")] if precision == "bf16" else [])
+    told = narrow_told(describe_artifact(artifact, 1))
+    assert ("1 operator without weights (Attention, such as" in told) == (precision == "bf16")
 
 
 @pytest.mark.skipif(not isa_of(resolve("cpu")).int8, reason="this processor has no products of 8-bit integers")

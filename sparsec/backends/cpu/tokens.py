@@ -11,6 +11,7 @@ from tvm import relax
 
 from sparsec.backends.relax.context import LoweringContext, Range
 from sparsec.cost.precisions import allows
+from sparsec.graph.annotations import NARROW
 from sparsec.graph.codes import CODE_TYPES
 from sparsec.graph.layout import tokens_of
 from sparsec.graph.nodes import optional
@@ -61,6 +62,8 @@ def lower_attention(context: LoweringContext, node: ir.Node) -> None:
     narrow = ["bf16"] if allows(context.precision, "bf16") else ["s16"] if _becomes_codes(node.outputs[0]) else []
     params = next((replace(params, pairs=each) for each in narrow
                    if attention.reject_pairs(params, each, context.isa) is None), params)
+    if params.pairs and narrow == ["bf16"]:
+        NARROW.set(node, params.pairs)
     inputs = [context.flat(value) for value in node.inputs[:3]]
     if mask is not None and shape is not None:
         inputs.append(_mask(context, mask, shape))
