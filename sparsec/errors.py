@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+ALSO_CALLED = {"cuda": "cuda-sm80", "gpu": "cuda-sm80", "nvidia": "cuda-sm80", "arm": "cpu-neon"}
+"""What people call targets, which are not near by their letters."""
+
 
 def printable(text: str) -> str:
     """A text on one line, without what terminals take for commands: names come from files, and may hold anything."""
@@ -12,6 +17,16 @@ def printable(text: str) -> str:
 def counted(number: int, what: str) -> str:
     """A number of things: "1 layer", "2 layers"."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def meant(given: str, known: Iterable[str]) -> str:
+    """A question after the nearest of the known names, such as "did you mean 'eie'? "; empty where none is near."""
+    import difflib  # of refusals alone
+
+    names = {name.lower(): name for name in known}
+    also = ALSO_CALLED.get(given.lower())
+    near = [also] if also in names else difflib.get_close_matches(given.lower(), names, 1)
+    return f"did you mean '{names[near[0]]}'? " if near else ""
 
 
 class SparsecError(Exception):

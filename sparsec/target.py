@@ -12,7 +12,7 @@ import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sparsec.errors import UsageError
+from sparsec.errors import UsageError, meant
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,8 @@ def resolve(name: str | Target) -> Target:
         raise UsageError(f"'{name}' is simulated, and nothing is compiled for it: `sparsec simulate MODEL --target "
                          f"{name}`")
     if name not in _FIXED:
-        raise UsageError(f"unknown target '{name}'; the targets are {', '.join(TARGET_NAMES)}")
+        raise UsageError(f"unknown target '{name}'; {meant(name, TARGET_NAMES)}the targets are "
+                         f"{', '.join(TARGET_NAMES)}")
     return _FIXED[name]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from sparsec.cli import options, tables
-from sparsec.errors import UsageError
+from sparsec.errors import UsageError, meant
 
 
 def command(
@@ -25,7 +25,8 @@ def command(
     from sparsec.report.accelerators import describe_accelerator
 
     if explain is not None and explain not in ACCELERATORS:
-        raise UsageError(f"there is no accelerator '{explain}'; choose from {', '.join(ACCELERATORS)}")
+        raise UsageError(f"there is no accelerator '{explain}'; {meant(explain, ACCELERATORS)}choose from "
+                         f"{', '.join(ACCELERATORS)}")
     if headlines:
         options.write_json(json, {"headlines": _headlines(explain, seeds)})
         return

@@ -11,11 +11,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from typer import BadParameter
 from typer.core import TyperCommand
+
+from sparsec.errors import meant
 
 
 class Panelled(TyperCommand):
-    """A command whose help lists the options of every `rich_help_panel` under a heading of its own, the rest last."""
+    """A command whose help lists the options of every `rich_help_panel` under a heading of its own, the rest last.
+
+    A value that is none of an option's choices is refused with the nearest of them.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments that are left of those given; a refused choice is told what may have been meant."""
+        try:
+            return super().parse_args(ctx, args)
+        except BadParameter as error:
+            if found := re.search(r"'([^']*)' is not one of (.*)\.", error.message):
+                near = meant(found[1], re.findall("'([^']*)'", found[2])).strip()
+                error.message += f" {near[:1].upper()}{near[1:]}" if near else ""
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, and the options by panel."""

@@ -84,6 +84,8 @@ def parse_sizes(texts: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
         name, colon, sizes = text.rpartition(":")
         if not colon or not name or not re.fullmatch(r"([0-9./-]+(,[0-9./-]+)*)?", sizes):
             raise UsageError(f"--shape {text}: give the input's name and its sizes, such as input:1,3,224,224")
+        if name in shapes:
+            raise UsageError(f"--shape {text}: input '{name}' has another --shape already; leave one of them out")
         shapes[name] = tuple(int(size) if re.fullmatch("-?[0-9]{1,18}", size) else size
                              for size in sizes.split(",") if size)
     return shapes
@@ -105,6 +107,8 @@ def parse_dims(texts: Sequence[str]) -> dict[str, int | str]:
         if size.isdecimal() and int(size) == 0:
             raise UsageError(f"--dim {text}: with a size of 0 there is nothing to compute; give one from 1 on, or a "
                              f"range such as {name}=0..8")
+        if name in dims:
+            raise UsageError(f"--dim {text}: '{name}' has --dim {name}={dims[name]} already; leave one of them out")
         dims[name] = int(size) if size.isdecimal() else size
     return dims
 

@@ -102,8 +102,8 @@ def command(
     if advise:
         advise_file(_file(source, "--advise"), inputs, (target or "cpu", threads), keep, json)
         return
-    output = _given(output)
     if source is not None and is_file(source):
+        output = _given(output)
         if inputs is None:
             raise UsageError(f"{source}: give --inputs, an .npz file of samples, some hundred of them")
         others = {"--model": model, "--rounds": rounds, "--rewind": rewind, "--effective": effective or None,
@@ -140,6 +140,8 @@ def command(
     from sparsec.models.recipe import Recipe, make
 
     name = model or source or ""
+    network(name)  # which is better known before a file is asked for
+    output = _given(output)
     choice = Options(criterion, pattern, quota, schedule or "one-shot", rounds, effective,
                      0.01 if tolerance is None else tolerance, keep, **({} if rewind is None else {"rewind": rewind}))
     recipe = Recipe(name, sparsity, choice, 60 if epochs is None else epochs, _read_data(data), seed or 0)

@@ -19,7 +19,7 @@ from sparsec.cli.simulate_steps import time_on_cpu
 from sparsec.cli.tables import console, percent
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import prepare
-from sparsec.errors import UsageError
+from sparsec.errors import UsageError, meant
 from sparsec.graph.compare import Feeds
 from sparsec.report import accelerators as report
 from sparsec.report.accelerators_html import render
@@ -37,7 +37,8 @@ def choose(names: str) -> list[Accelerator]:
     chosen = list(ACCELERATORS) if names == "all" else list(dict.fromkeys(names.split(",")))
     for name in chosen:
         if name not in ACCELERATORS:
-            raise UsageError(f"'{name}' cannot be simulated; choose from {', '.join(ACCELERATORS)}, or all")
+            raise UsageError(f"'{name}' cannot be simulated; {meant(name, ACCELERATORS)}choose from "
+                             f"{', '.join(ACCELERATORS)}, or all")
     return [ACCELERATORS[name] for name in chosen]
 
 
@@ -78,7 +79,7 @@ def check_sweep(chosen: Sequence[Accelerator], changed: Configurations, paramete
     those = [each for each in chosen if parameter in each.parameters]
     if not those:
         known = dict.fromkeys(name for each in chosen for name in each.parameters)
-        raise UsageError(f"cannot sweep '{parameter}'; choose from {', '.join(known)}")
+        raise UsageError(f"cannot sweep '{parameter}'; {meant(parameter, known)}choose from {', '.join(known)}")
     for each in those:
         for value in values:
             each.configure({**changed[each.name], parameter: value})

@@ -23,7 +23,7 @@ from sparsec.backends.accelerators.eie.simulate import sweep as simulate_sweep
 from sparsec.backends.accelerators.execution import Watch
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import prepare
-from sparsec.errors import SimulationError, UsageError
+from sparsec.errors import SimulationError, UsageError, meant
 from sparsec.graph.compare import Feeds, random_feeds, run_onnxruntime
 from sparsec.report import eie as report
 from sparsec.report.eie_html import render
@@ -48,7 +48,8 @@ class Subject:
 
 def _accelerator(target: str) -> Accelerator:
     if target not in ACCELERATORS:
-        raise UsageError(f"'{target}' cannot be simulated; choose from {', '.join(ACCELERATORS)}")
+        raise UsageError(f"'{target}' cannot be simulated; {meant(target, ACCELERATORS)}choose from "
+                         f"{', '.join(ACCELERATORS)}")
     return ACCELERATORS[target]
 
 

@@ -27,11 +27,8 @@ def with_usual(model: Path, shapes: Mapping[str, Sequence[int]], dims: Dims,
         UsageError: the model has no such dimension.
 
     """
-    from sparsec.graph.reader import load
-    from sparsec.graph.sizes import check_dims
     from sparsec.report.any_size import priced
 
-    check_dims(load(model, symbolic=True), dims)
     at = priced(model, shapes, dims)
     if not at.assumed:
         return shapes, dims

@@ -142,13 +142,21 @@ def print_report(report: StripReport) -> None:
     followed: defaultdict[str, list[str]] = defaultdict(list)
     for node, reason in report.unknown.items():
         followed[reason].append(node)
-    lines += [f"not followed, {reason}: {_some(nodes)}" for reason, nodes in followed.items()]
+    lines += [f"not followed, {reason}{_written_out(reason)}: {_some(nodes)}" for reason, nodes in followed.items()]
     lines += [f"output '{name}' does not depend on any input: collapsed at {', '.join(report.collapsed) or 'no layer'}"
               for name in report.severed]
     if report.regrouped and len(report.regrouped) * 2 > len(report.layers):  # by chance small layers are 2:4, too
         lines.append(f"no longer 2:4, inputs in the midst of their groups went: {_some(report.regrouped)}")
     for line in lines:
         tables.console.print(line)
+
+
+def _written_out(reason: str) -> str:
+    """What is to be added where an operator is not followed that compiling writes out in ONNX's own first."""
+    from sparsec.passes.contributed import DOMAINS
+
+    known = any(reason == f"operator {domain}.{name} is unknown" for domain, names in DOMAINS.items() for name in names)
+    return ", but `sparsec compile` writes it out first and may strip more" if known else ""
 
 
 def _sum(layers: Sequence[Layer]) -> Layer:

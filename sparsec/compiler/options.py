@@ -6,7 +6,6 @@ The command line, portable artifacts and buckets take the same object. A new opt
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from sparsec.artifact.manifest import MOST_THREADS
 from sparsec.backends.base import GOALS, Backend
 from sparsec.backends.job import Feeds, ProgramOptions
 from sparsec.backends.registry import backend_of
-from sparsec.errors import UsageError
+from sparsec.errors import UsageError, meant
 from sparsec.formats import CODECS
 from sparsec.target import Target, resolve
 
@@ -107,11 +106,12 @@ class CompileOptions(ProgramOptions):
         if not 1 <= self.threads <= MOST_THREADS:
             raise UsageError(f"threads={self.threads}; give a number from 1 to {MOST_THREADS}")
         if self.precision is not None and self.precision not in backend.precisions:
-            raise UsageError(f"precision='{self.precision}' on target '{name}'; choose one of "
+            raise UsageError(f"precision='{self.precision}' on target '{name}'; "
+                             f"{meant(self.precision, backend.precisions)}choose one of "
                              f"{', '.join(backend.precisions)}")
         self._check_storage(backend)
         if self.tune not in TUNE:
-            raise UsageError(f"tune='{self.tune}'; choose one of {', '.join(TUNE)}")
+            raise UsageError(f"tune='{self.tune}'; {meant(self.tune, TUNE)}choose one of {', '.join(TUNE)}")
         if self.max_error is not None and not self.max_error >= 0:
             raise UsageError(f"max_error={self.max_error}; give a number from 0 on")
         if self.project_2of4 and not backend.projects:
@@ -141,9 +141,9 @@ class CompileOptions(ProgramOptions):
             raise UsageError(f"codec='{codec}' with optimize='latency', which stores weights as kernels read them; "
                              "choose optimize='balanced' or optimize='size'")
         if optimize not in GOALS:
-            raise UsageError(f"optimize='{optimize}'; optimize for one of {', '.join(GOALS)}")
+            raise UsageError(f"optimize='{optimize}'; {meant(optimize, GOALS)}optimize for one of {', '.join(GOALS)}")
         if codec not in CODECS:
-            raise UsageError(f"codec='{codec}'; store values with one of {', '.join(CODECS)}")
+            raise UsageError(f"codec='{codec}'; {meant(codec, CODECS)}store values with one of {', '.join(CODECS)}")
         if optimize not in backend.goals:
             raise UsageError(f"optimize='{optimize}' on target '{self.resolved_target.name}', which stores weights as "
                              f"its kernels read them; compile with optimize='{backend.goals[0]}'")
@@ -182,9 +182,7 @@ def _check_names(given: Mapping[str, object]) -> None:
     known = [each.name for each in fields(CompileOptions)]
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            raise UsageError(f"there is no option {name}; " + (f"did you mean {near[0]}?" if near else
-                                                               f"there are {', '.join(known)}"))
+            raise UsageError(f"there is no option {name}; {meant(name, known)}there are {', '.join(known)}")
 
 
 _NONE = type(None)

@@ -50,7 +50,7 @@ def pack(model: reader.Source, options: CompileOptions) -> Artifact:
     """
     graph = reader.load(model, symbolic=True)
     dims = options.dims or {}
-    check_dims(graph, dims)
+    check_dims(graph, dims, options.shapes)
     shapes = buckets(graph, options.shapes or {}, MOST_BUCKETS)[0]
     inputs = reader.load(model, shapes=shapes, dims=bound_dims(dims), symbolic=True).graph.inputs
     open_sizes = dict.fromkeys(str(dim.value) for value in inputs for dim in value.shape or ()

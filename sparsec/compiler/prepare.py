@@ -97,10 +97,10 @@ def simplify(model: reader.Source, options: CompileOptions, *, calibration: Cali
     announce("read")
     dims = options.dims or {}
     limits = ranges(dims)
+    if dims:
+        check_dims(reader.load(model, symbolic=True), dims, options.shapes)
     if graph is None:
         graph = reader.load(model, shapes=fixed(options.shapes or {}), symbolic=symbolic, dims=bound_dims(dims))
-    if dims:
-        check_dims(reader.load(model, symbolic=True), dims)
     for node in graph.graph:
         node.name = node_name(node)  # before passes number those without
     job = _job(graph, options, calibration, announce, limits)

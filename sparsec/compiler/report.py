@@ -51,7 +51,8 @@ class Verification:
         inputs: how many inputs of the model were tried.
         tolerance: the largest error allowed, None without a limit.
         relative_error: by output, its largest error relative to its largest magnitude.
-        same_class: by output that holds scores of classes, the share of rows whose highest is the same.
+        same_class: by output that holds scores of classes (`graph.classes`), the share of rows whose highest is the
+            same.
         steps: of a quantised model, the comparison of its tensors in steps, or why there was none.
         spread: by how much the reference's own answers differ, with and without its optimisations, where a model that
             rounds to codes erred by more than its tolerance, which is then that.

@@ -17,6 +17,7 @@ from sparsec.compiler.pipeline import run_passes
 from sparsec.compiler.report import Skipped, Verification
 from sparsec.errors import InputError, VerificationError, counted
 from sparsec.graph import reader
+from sparsec.graph.classes import class_outputs
 from sparsec.graph.large import streams
 from sparsec.graph.nodes import operator_of
 from sparsec.graph.references import Comparison, Model, compare_with_references, own_spread, runs_of
@@ -66,6 +67,7 @@ class Basis:
         graph: after all passes but strip, where it has operators on integers, to be compared step by step.
         rounds: some operator of the graph rounds to codes or to 16 bits, so that outputs may differ by what that makes
             of an ulp.
+        classes: the outputs that are scores of classes (`graph.classes`).
 
     """
 
@@ -73,6 +75,7 @@ class Basis:
     half: Mapping[str, ir.DataType] = field(default_factory=dict)
     graph: ir.Model | None = None
     rounds: bool = False
+    classes: frozenset[str] = frozenset()
 
     def tolerance(self, limit: float | None) -> float | None:
         """The largest error of an output, given that of the precision that the model is compiled for."""
@@ -96,14 +99,15 @@ def basis_of(model: Model, graph: ir.Model, shapes: Mapping[str, Sequence[int]],
     if integers and not by_nodes:
         compared = reader.load(model, shapes=shapes, dims=dims)
         run_passes(compared, Context(target, strict_ieee=True))  # so nothing is stripped: tensors keep their shapes
+    classes = class_outputs(model)
     if not restated and not by_nodes:
-        return Basis(model, graph=compared, rounds=rounds)
+        return Basis(model, graph=compared, rounds=rounds, classes=classes)
     given = reader.load(model, shapes=shapes, dims=dims, symbolic=True)
     half = {value.name or "": value.dtype for value in (*given.graph.inputs, *given.graph.outputs)
             if value.dtype in HALF_ERRORS and value.dtype is not None}
     spell(given)
     rounds |= bool(widen(given)[ROUNDINGS])
-    return Basis(given if by_nodes else ir.to_proto(given), half, compared, rounds)
+    return Basis(given if by_nodes else ir.to_proto(given), half, compared, rounds, classes)
 
 
 def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], random: Sequence[Feeds],
@@ -152,7 +156,7 @@ def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], ran
                       "inputs to compare on", stacklevel=2)
     if not compared:
         return Skipped(f"{reason}; give inputs that the model takes (--inputs) to compare on those")
-    return replace(_summary(names, compared, limit), steps=steps, widened=bool(basis.half))
+    return replace(_summary(names, compared, limit, basis.classes), steps=steps, widened=bool(basis.half))
 
 
 def _doubt(outputs: Sequence[np.ndarray]) -> str:
@@ -195,7 +199,8 @@ def _steps(basis: Basis, feeds: Feeds, *, refuse: bool) -> Steps | str | None:
     return steps
 
 
-def _summary(names: Sequence[str], compared: Sequence[Comparison], limit: float | None) -> Verification:
+def _summary(names: Sequence[str], compared: Sequence[Comparison], limit: float | None,
+             classes: frozenset[str]) -> Verification:
     """What the report says of the comparisons."""
     errors = {name: max(each.differences[index].relative_error for each in compared)
               for index, name in enumerate(names)}
@@ -207,7 +212,7 @@ def _summary(names: Sequence[str], compared: Sequence[Comparison], limit: float 
                                 f"largest magnitude: {', '.join(wrong)}; compile with more precision or a larger "
                                 "max_error, and report a defect if float32 is that far off")
     same = {name: [share for each in compared if (share := each.differences[index].same_class) is not None]
-            for index, name in enumerate(names)}
+            for index, name in enumerate(names) if name in classes}
     return Verification(reference, len(compared), limit, errors,
                         {name: float(np.mean(shares)) for name, shares in same.items() if shares}, spread=spread,
                         refused="; ".join(dict.fromkeys(each.refused for each in compared if each.refused)))

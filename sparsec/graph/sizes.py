@@ -48,13 +48,20 @@ def ranges(dims: Dims) -> dict[str, tuple[int, int]]:
     return found
 
 
-def check_dims(model: ir.Model, dims: Dims) -> None:
-    """Raises ShapeError where a symbol is none of the model's inputs', listing those that there are."""
+def check_dims(model: ir.Model, dims: Dims, shapes: Shapes | None = None) -> None:
+    """Raises ShapeError where a symbol is none of the model's inputs', or where a shape gives it another size."""
     symbols = dict.fromkeys(dim.value for value in model.graph.inputs for dim in value.shape or ()
                             if isinstance(dim, ir.SymbolicDim) and dim.value)
     if unknown := [name for name in dims if name not in symbols]:
         there = ", ".join(f"'{name}'" for name in symbols) or "no symbolic dimensions"
         raise ShapeError(f"no input has a dimension '{unknown[0]}'; the model has {there}")
+    for value in model.graph.inputs:
+        given = (shapes or {}).get(value.name or "", ())
+        for dim, size in zip(value.shape or (), given, strict=False):  # another rank is refused where shapes are bound
+            name = str(None if isinstance(dim, int) else dim.value)
+            if name in dims and not (isinstance(size, Integral) and size == dims[name]):
+                options = f"dims={{{name!r}: {dims[name]!r}}} and shapes={{{value.name!r}: {tuple(given)}}}"
+                raise ShapeError(f"{options} give dimension '{name}' two sizes; leave one of them out")
 
 
 def is_fixed(shapes: Shapes) -> bool:

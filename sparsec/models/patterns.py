@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sparsec.errors import PruningError, UsageError
+from sparsec.errors import PruningError, UsageError, meant
 from sparsec.formats.nm import best_of_groups, columns
 
 Tensors = dict[str, torch.Tensor]
@@ -58,7 +58,8 @@ def pattern(text: str) -> Pattern:
         return _blocks(int(block[1]), int(block[2]))
     if (ratio := re.fullmatch(r"([1-9]\d*):([1-9]\d*)", text)) and int(ratio[1]) < int(ratio[2]):
         return _n_of_m(int(ratio[1]), int(ratio[2]))
-    raise UsageError(f"unknown pattern '{text}': choose from {', '.join(PATTERNS)}, RxC (4x1) and N:M (2:4)")
+    raise UsageError(f"unknown pattern '{text}': {meant(text, PATTERNS)}choose from "
+                     f"{', '.join(PATTERNS)}, RxC (4x1) and N:M (2:4)")
 
 
 def _filter_scores(scores: torch.Tensor) -> torch.Tensor:

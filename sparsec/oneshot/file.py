@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from sparsec.errors import ModelError, UsageError
+from sparsec.errors import ModelError, UsageError, meant
 from sparsec.graph import reader
 from sparsec.graph.proto import read_proto
 from sparsec.graph.sparse import densify, has_sparse
@@ -54,7 +54,7 @@ class Method:
         for kind, name, known in (("criterion", self.criterion, CRITERIA),
                                   ("quota", self.quota, (*DISTRIBUTIONS, SENSITIVITY))):
             if name not in known:
-                raise UsageError(f"--{kind} {name}: pruning a file knows {', '.join(known)}")
+                raise UsageError(f"--{kind} {name}: {meant(name, known)}pruning a file knows {', '.join(known)}")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import onnx
 from onnx import numpy_helper
 
 from sparsec.errors import UsageError
+from sparsec.graph.classes import class_outputs
 from sparsec.graph.compare import Feeds, same_class
 from sparsec.oneshot import bias
 from sparsec.oneshot.criteria import MOVING
@@ -47,7 +48,7 @@ class PrunedLayer:
 
 @dataclass(frozen=True)
 class Output:
-    """An output on the samples: its error's root mean square over its own, and the share of rows of the same class."""
+    """An output on the samples: its error's root mean square over its own; of classes the share of rows that agree."""
 
     output: str
     error: float
@@ -110,7 +111,8 @@ def prune(model: onnx.ModelProto, batches: Sequence[Feeds], dense: Dense, sparsi
         if touched:  # a file that is sparse enough stays as it is
             now = mean(layer, walk.values[layer.input]) if means is None else means
             _correct(model, result, layer, dense.means[layer.name], now)
-    outputs = tuple(compared(name, walk.values[name], arrays) for name, arrays in dense.outputs.items())
+    classes = class_outputs(model)
+    outputs = tuple(compared(name, walk.values[name], arrays, classes) for name, arrays in dense.outputs.items())
     return Pruned(result, tuple(found), outputs)
 
 
@@ -163,17 +165,19 @@ def unpruned(model: onnx.ModelProto, dense: Dense) -> Pruned:
         PrunedLayer(layer.name, layer.operator, matrix.size, int(np.count_nonzero(matrix)), 0.0,
                     tuple(each.name for each in others))
         for (layer, others), matrix in zip(firsts, matrices, strict=True)),
-        tuple(compared(name, arrays, arrays) for name, arrays in dense.outputs.items()))
+        tuple(compared(name, arrays, arrays, class_outputs(model)) for name, arrays in dense.outputs.items()))
 
 
-def compared(name: str, arrays: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Output:
+def compared(name: str, arrays: Sequence[np.ndarray], expected: Sequence[np.ndarray],
+             classes: frozenset[str]) -> Output:
     """How an output on all batches compares with what it was."""
     squares = np.zeros(2)
     for a, b in zip(arrays, expected, strict=True):
         exact = b.astype(np.float64)
         squares += np.square(a - exact).sum(), np.square(exact).sum()
     joined = [np.concatenate(each) if each[0].ndim == 2 else np.zeros(0) for each in (arrays, expected)]
-    return Output(name, float(np.sqrt(squares[0] / max(squares[1], SMALLEST))), same_class(*joined))
+    return Output(name, float(np.sqrt(squares[0] / max(squares[1], SMALLEST))),
+                  same_class(*joined) if name in classes else None)
 
 
 def check_sparsity(sparsity: float) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -61,6 +62,7 @@ class Search:
     prices: Mapping[str, np.ndarray]
     clock: Clock | None
     progress: Progress
+    _tries: Iterator[int] = field(init=False, default_factory=lambda: itertools.count(1))
 
     @cached_property
     def weights(self) -> list[dense.Weight]:
@@ -139,8 +141,9 @@ class Search:
     def attempt(self, budget: float) -> Try:
         """Prune within a budget and measure."""
         shares, predicted = self.shares(budget)
+        number = next(self._tries)
         pruned = prune(self.model, self.batches, self.found, shares, self.method.criterion,
-                       pattern(self.method.pattern), self.progress)
+                       pattern(self.method.pattern), lambda what, share: self.progress(f"{what}, try {number}", share))
         self.progress("measuring", 0.0)
         times = self._timed(pruned.model) if self.clock else None
         return Try(budget, predicted, self._measured(pruned, times), pruned, shares, times)

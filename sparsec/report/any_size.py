@@ -18,7 +18,7 @@ from sparsec.cost.calibration import Calibration
 from sparsec.errors import SparsecError
 from sparsec.graph import reader
 from sparsec.graph.nodes import node_name
-from sparsec.graph.sizes import Dims, ranges
+from sparsec.graph.sizes import Dims, check_dims, ranges
 from sparsec.report.interpreted import times_of
 
 
@@ -88,6 +88,8 @@ class Priced:
 
 def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims, share: int = 1) -> Priced:
     """The shapes and sizes that the layers of a model are priced at: a `share` of what is usual where none is given."""
+    if dims:
+        check_dims(reader.load(model, symbolic=True), dims, shapes)
     limits = ranges(dims)
     sizes = {name: size for name, size in dims.items() if isinstance(size, int)}
     given = {name: tuple(shape) for name, shape in shapes.items()}

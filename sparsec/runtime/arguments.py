@@ -7,7 +7,7 @@ from numbers import Integral
 
 import numpy as np
 
-from sparsec.errors import InputError, UsageError
+from sparsec.errors import InputError, UsageError, counted
 from sparsec.machine import cpus
 
 
@@ -18,7 +18,10 @@ def allowed_threads(asked: int | None, compiled: int) -> int:
     if isinstance(asked, bool) or not isinstance(asked, Integral):
         raise wrong_type("threads", asked, f"a number from 1 to {compiled}, or None")
     if not 1 <= asked <= compiled:
-        way = f"compile the model with threads={asked}" if asked > compiled else "give a number from 1 on"
+        cores = cpus.available()
+        way = ("give a number from 1 on" if asked < 1 else f"compile the model with threads={asked}"
+               if asked <= cores else f"this process may use {counted(cores, 'core')}" + (
+                   f", compile the model with threads={cores} for all" if compiled < cores else ""))
         few = "1 thread" if compiled == 1 else f"1 to {compiled}"
         raise UsageError(f"threads={asked}, but the artifact was compiled for {few}; {way}")
     return int(asked)

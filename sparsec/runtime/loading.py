@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.artifact.file import Artifact
-from sparsec.artifact.manifest import PACKED, Constant, Manifest
+from sparsec.artifact.manifest import PACKED, PORTABLE, Constant, Manifest
 from sparsec.backends.program import BIND, CALL
 from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError
@@ -144,3 +144,15 @@ def all_bytes(artifact: Artifact) -> int:
     """What an artifact needs of a device's memory: its constants, and one call."""
     return own_bytes(artifact.manifest) + sum(
         math.prod(each.shape) * element_type(each.dtype).itemsize for each in artifact.manifest.constants)
+
+
+def no_program(target: str) -> str:
+    """Why a session cannot open an artifact without code for a processor, and what can."""
+    if target == PORTABLE:
+        return ("the artifact is portable: it holds the model and no program; sparsec.build("
+                "sparsec.Artifact.load(PATH)) compiles it for this machine")
+    if target == "eie":
+        return ("the artifact holds a program of EIE, an accelerator that is simulated, and no program for a "
+                "processor; `sparsec simulate ARTIFACT` executes it")
+    return (f"the artifact holds what '{target}', an accelerator that is simulated, would run, and holds no program "
+            "for a processor; `sparsec inspect ARTIFACT` shows it, and a model compiled with target='cpu' runs here")

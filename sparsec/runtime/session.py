@@ -24,7 +24,7 @@ from sparsec.runtime.binding import IOBinding, checked, deliver
 from sparsec.runtime.buckets import Buckets
 from sparsec.runtime.engines import Engine, Engines, calls, gate
 from sparsec.runtime.feeds import fitting_array, refuse_names, selected, viewed
-from sparsec.runtime.loading import all_bytes, load_library, memory_of, new_engine, placed
+from sparsec.runtime.loading import all_bytes, load_library, memory_of, new_engine, no_program, placed
 from sparsec.runtime.onnxruntime_arguments import providers_of, tell, threads_of
 from sparsec.runtime.signature import TensorInfo, info, infos, listed
 
@@ -62,9 +62,7 @@ class InferenceSession:
         manifest = artifact.manifest
         self._shared = shared = {} if _shared is None else _shared
         if not artifact.library and manifest.entry not in (SIZED, STAGES):
-            raise ArtifactError(f"the artifact was compiled for '{manifest.target}' and holds no program for a "
-                                "processor; `sparsec simulate` executes that of an accelerator, and "
-                                "sparsec.build compiles a portable one for this machine")
+            raise ArtifactError(no_program(manifest.target))
         artifact.check_machine()
         asked = threads_of(threads, sess_options, manifest.threads,
                            {"providers": providers, "provider_options": provider_options})

@@ -104,7 +104,6 @@ def serve(sessions: Mapping[str, InferenceSession], limits: Mapping[str, Limits]
     models = kserve.ModelRepository()
     for name, session in sessions.items():
         models.update(ServedModel(name, session, limits[name]))
-    signal.signal(signal.SIGTERM, lambda _number, _frame: None)  # uvicorn raises it once more when all is done
     uvloop.run(_serve(models, port, grpc_port, most_bytes))
 
 
@@ -133,6 +132,8 @@ async def _serve(models: kserve.ModelRepository, port: int, grpc_port: int, most
         grpc_too = f", and by gRPC at localhost:{grpc_port}" if grpc_port else ""
         print(f"serving at http://localhost:{port}/v2/models/NAME/infer{grpc_too}; Ctrl-C ends it", flush=True)  # noqa: T201 - for who has called the command
 
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)  # uvicorn raises it once more when all is done
     gc.freeze()  # collecting what kserve has loaded would halt all requests for a tenth of a second
     gc.set_threshold(GARBAGE)
     await DrainingServer(config, draining, ready, afterwards).serve()

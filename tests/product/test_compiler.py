@@ -221,7 +221,7 @@ def test_every_option_is_described_typed_and_has_a_flag():
     assert list(inspect.signature(sparsec.compile).parameters) == ["model", *taken]
     with pytest.raises(UsageError, match="no option speed; there are threads, precision"):
         sparsec.compile(LINEAR, speed="fast")
-    with pytest.raises(UsageError, match="no option thread; did you mean threads"):
+    with pytest.raises(UsageError, match="no option thread; did you mean 'threads'"):
         sparsec.compile(LINEAR, thread=2)
     for name in set(names) - {"progress"}:
         with pytest.raises(UsageError, match=f"^{name} is of type object"):

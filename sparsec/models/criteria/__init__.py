@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sparsec.errors import UsageError
+from sparsec.errors import UsageError, meant
 from sparsec.models.criteria.activity import activity
 from sparsec.models.criteria.context import Context, Score
 from sparsec.models.criteria.curvature import grasp, obd
@@ -76,5 +76,5 @@ CRITERIA = {
 def criterion(name: str) -> Criterion:
     """Look up a criterion. Raises UsageError that lists the known names."""
     if name not in CRITERIA:
-        raise UsageError(f"unknown criterion '{name}': choose from {', '.join(CRITERIA)}")
+        raise UsageError(f"unknown criterion '{name}': {meant(name, CRITERIA)}choose from {', '.join(CRITERIA)}")
     return CRITERIA[name]

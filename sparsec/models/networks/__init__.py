@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from sparsec.errors import UsageError
+from sparsec.errors import UsageError, meant
 from sparsec.models.masks import LAYERS, prunable
 from sparsec.models.networks.bert import bert
 from sparsec.models.networks.lenet import lenet5, lenet300, lenet300_bn
@@ -60,5 +60,5 @@ NETWORKS = {
 def network(name: str) -> Network:
     """Look up a reference network. Raises UsageError that lists the known names."""
     if name not in NETWORKS:
-        raise UsageError(f"unknown network '{name}': choose from {', '.join(NETWORKS)}")
+        raise UsageError(f"unknown network '{name}': {meant(name, NETWORKS)}choose from {', '.join(NETWORKS)}")
     return NETWORKS[name]

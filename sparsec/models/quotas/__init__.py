@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sparsec.errors import PruningError, UsageError
+from sparsec.errors import PruningError, UsageError, meant
 from sparsec.models.quotas.erk import erk
 from sparsec.models.quotas.igq import igq
 from sparsec.models.quotas.smart_ratio import smart_ratio
@@ -31,7 +31,7 @@ def layer_sparsities(name: str, shapes: Shapes, sparsity: float) -> list[float]:
 
     """
     if name not in QUOTAS:
-        raise UsageError(f"unknown quota '{name}': choose from {', '.join(QUOTAS)}")
+        raise UsageError(f"unknown quota '{name}': {meant(name, QUOTAS)}choose from {', '.join(QUOTAS)}")
     if not 0 <= sparsity <= 1:
         raise UsageError(f"sparsity {sparsity} is outside 0 ... 1")
     layers = QUOTAS[name](shapes, sparsity)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsec.errors import UsageError
+from sparsec.errors import UsageError, meant
 from sparsec.models.schedules.deep_rewiring import deep_rewiring
 from sparsec.models.schedules.dynamic import itop, rigl, set_
 from sparsec.models.schedules.edge_popup import edge_popup
@@ -47,5 +47,5 @@ SCHEDULES: dict[str, Schedule] = {
 def schedule(name: str) -> Schedule:
     """Look up a schedule. Raises UsageError that lists the known names."""
     if name not in SCHEDULES:
-        raise UsageError(f"unknown schedule '{name}': choose from {', '.join(SCHEDULES)}")
+        raise UsageError(f"unknown schedule '{name}': {meant(name, SCHEDULES)}choose from {', '.join(SCHEDULES)}")
     return SCHEDULES[name]

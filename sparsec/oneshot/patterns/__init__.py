@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from sparsec.errors import UsageError
+from sparsec.errors import UsageError, meant
 from sparsec.oneshot.patterns.balanced import Balanced
 from sparsec.oneshot.patterns.blocks import Blocks
 from sparsec.oneshot.patterns.nm import NM
@@ -21,6 +21,10 @@ PATTERNS: dict[str, Callable[[int, int], Pattern]] = {
 """By the form of their names; the numbers in a name are the pattern's."""
 
 
+NAMED = ("unstructured", "balanced", "units", "unused", "branches")
+"""Those without numbers in their names, with those that `--pattern` takes for whole units."""
+
+
 def pattern(name: str) -> Pattern:
     """The pattern of a name. Raises UsageError where there is none."""
     for form, make in PATTERNS.items():
@@ -29,5 +33,5 @@ def pattern(name: str) -> Pattern:
             if ":" in name and first >= second:
                 break
             return make(first, second)
-    raise UsageError(f"pattern '{name}': give unstructured, balanced, RxC such as 4x1, or N:M such as 2:4 with N "
-                     "below M")
+    raise UsageError(f"pattern '{name}': {meant(name, NAMED)}give unstructured, balanced, RxC such as 4x1, or "
+                     "N:M such as 2:4 with N below M")

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from sparsec.errors import PruningError
+from sparsec.graph.classes import class_outputs
 from sparsec.graph.compare import Feeds
 from sparsec.oneshot.dense import Progress
 from sparsec.oneshot.inputs import positions
@@ -78,11 +79,12 @@ def remove_branches(model: onnx.ModelProto, batches: Sequence[Feeds], share: flo
     if not gone:
         raise PruningError(f"no block takes at most {100 * (1 - share):.0f} % of the FLOPs; give a higher --sparsity")
     small = cleaned(without(model, gone))
+    classes = class_outputs(model)
     walk = Walk.over(small, batches)
     for _ in walk.stops([]):
         values = {name: walk.values[name] for name in outputs}
     return Shallower(small, tuple(gone), len(found), before, now, tuple(
-        compared(name, values[name], arrays) for name, arrays in outputs.items()))
+        compared(name, values[name], arrays, classes) for name, arrays in outputs.items()))
 
 
 def _measured(model: onnx.ModelProto, batches: Sequence[Feeds], progress: Progress,

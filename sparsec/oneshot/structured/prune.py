@@ -13,6 +13,7 @@ from scipy.linalg import lapack
 
 from sparsec.errors import PruningError
 from sparsec.graph import interface, reader
+from sparsec.graph.classes import class_outputs
 from sparsec.graph.compare import Feeds
 from sparsec.oneshot import bias
 from sparsec.oneshot.dense import Progress, Weight, weights
@@ -87,8 +88,9 @@ def remove_units(model: onnx.ModelProto, batches: Sequence[Feeds], share: float,
     result = zeroed(model, found, alive)
     now = _reconstruct(model, result, batches, [work.part for work in works], alive, progress)
     small, report = stripped(result)
+    classes = class_outputs(model)
     return Smaller(small, len(found), int((~alive).sum()), report,
-                   tuple(compared(name, now[name], arrays) for name, arrays in outputs.items()), tuple(left))
+                   tuple(compared(name, now[name], arrays, classes) for name, arrays in outputs.items()), tuple(left))
 
 
 def _nearest(model: onnx.ModelProto, found: Sequence[Unit], works: Sequence[Work], lost: np.ndarray, share: float,

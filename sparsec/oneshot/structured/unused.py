@@ -12,6 +12,7 @@ import onnx
 
 from sparsec.errors import PruningError
 from sparsec.graph import reader
+from sparsec.graph.classes import class_outputs
 from sparsec.graph.compare import Feeds
 from sparsec.oneshot.dense import Progress, Weight, weights
 from sparsec.oneshot.patterns import pattern
@@ -54,11 +55,12 @@ def remove_unused(model: onnx.ModelProto, batches: Sequence[Feeds], threshold: f
     if alive.all():
         raise PruningError(f"samples activate all of {len(found)} units; give a higher --threshold, or --pattern units")
     small, report = stripped(zeroed(model, found, alive))
+    classes = class_outputs(model)
     walk = Walk.over(small, batches)
     for _ in walk.stops([]):
         now = {name: walk.values[name] for name in outputs}
     return Smaller(small, len(found), int((~alive).sum()), report,
-                   tuple(compared(name, now[name], arrays) for name, arrays in outputs.items()), tuple(left))
+                   tuple(compared(name, now[name], arrays, classes) for name, arrays in outputs.items()), tuple(left))
 
 
 def activity(model: onnx.ModelProto, batches: Sequence[Feeds], known: Sequence[Weight], found: Sequence[Unit],
