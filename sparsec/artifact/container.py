@@ -182,8 +182,8 @@ def _unpack(name: str, file: IO[bytes], data: memoryview, *, whole: bool) -> Con
         raise ArtifactError(f"{name} is the model of a bundle, which the programs beside it run; give the artifact "
                             "that it was bundled from")
     if not is_zip or is_other_zip:
-        raise ArtifactError(f"{name} {_other(file) if is_zip else 'is'} not a sparsec artifact; `sparsec compile "
-                            "MODEL.onnx` writes one")
+        what = f"{_other(file)} neither an ONNX model nor" if is_zip else "is not"
+        raise ArtifactError(f"{name} {what} a sparsec artifact; `sparsec compile MODEL.onnx` writes one")
     damaged = f"{name} is damaged; copy it again or compile the model again"
     rest = len(data) - _DIGEST_LENGTH
     if whole and _hash_of(file, 0, rest).encode() != bytes(data[max(0, rest):]):

@@ -137,9 +137,22 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             files.check_members(archive, files.budget(size))
         with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+            return {name: _plain(path, name, arrays) for name in arrays.files}
+    except UsageError:
+        raise
     except Exception as error:  # whatever numpy and zipfile raise on a damaged file
         raise UsageError(f"{path}: not an .npz file of plain arrays ({error}); write one with numpy.savez") from error
+
+
+def _plain(path: Path, name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """An array of a file, which is read only where it holds no Python objects."""
+    try:
+        return arrays[name]
+    except ValueError as error:
+        if "Object arrays" not in str(error):  # numpy's words
+            raise
+        raise UsageError(f"{path}: '{name}' holds Python objects; store numbers, such as {name}.astype(numpy.float32)"
+                         ) from error
 
 
 def inputs_for(artifact: Artifact, path: Path | None, shapes: Sequence[str] = (),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sparsec.errors import UsageError
+from sparsec.errors import InputError, UsageError
 from sparsec.runtime.session import InferenceSession
 from sparsec.runtime.signature import TensorInfo
 from sparsec.runtime.sized.growing import reserved
@@ -37,6 +37,7 @@ class Decoder:
         self._session, self._inputs, self._pad = session, inputs, np.asarray(pad)
         caches = [name for name in inputs if name not in (TOKENS, MASK, POSITIONS, CACHED)]
         outputs = [info.name for info in session.get_outputs()]
+        self._words = session.get_outputs()[0].shape[-1]
         self._outputs = [outputs[0], *_paired(caches, outputs[1:])]
         self._caches = {name: self._empty(inputs[name], len(pad), room) for name in caches}
         self.length = 0
@@ -61,7 +62,13 @@ class Decoder:
             feeds[POSITIONS] = positions.astype(self._inputs[POSITIONS].dtype)
         if CACHED in self._inputs:
             feeds[CACHED] = np.array([self.length > 0])
-        scores, *caches = self._session.run(self._outputs, feeds)
+        try:
+            scores, *caches = self._session.run(self._outputs, feeds)
+        except InputError as error:
+            if isinstance(self._words, int) and (other := tokens[(tokens < 0) | (tokens >= self._words)]).size:
+                raise InputError(f"token {other[0]} is outside the model's vocabulary of {self._words}; give tokens of "
+                                 f"0 to {self._words - 1}") from error
+            raise
         self._caches = dict(zip(self._caches, caches, strict=True))
         self.length += count
         last: np.ndarray = scores[:, -1] if scores.ndim > 2 else scores

@@ -283,6 +283,11 @@ def archive(path):
     return path
 
 
+def objects(path):
+    np.savez(path, x=np.array([[1.0], "two"], dtype=object))
+    return path
+
+
 def rows(path, count):
     np.save(path, np.zeros((count, 64), np.float32))
     return path
@@ -350,7 +355,9 @@ FAILURES = {
     "flipped byte": (1, damaged, "compile the model again"),
     "another CPU": (1, another_machine, "--target cpu"),
     "no artifact but a zip": (1, lambda _, t: ["inspect", archive(t / "x.npz")],
-                              "x.npz holds arrays (x), as --input takes them, and is not a sparsec artifact"),
+                              "x.npz holds arrays (x), as --input takes them, and is neither an ONNX model nor a"),
+    "arrays of objects": (2, lambda f, t: ["run", f / "model.sparsec", "-i", objects(t / "o.npz")],
+                          "o.npz: 'x' holds Python objects; store numbers, such as x.astype(numpy.float32)"),
     "no folder to write to": (2, lambda f, t: ["run", f / "model.sparsec", "-o", t / "no" / "y.npz"],
                               "its folder does not exist"),
     "no folder to strip to": (2, lambda f, t: ["strip", f / "model.onnx", "-o", t / "no" / "m.onnx"],

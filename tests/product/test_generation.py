@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import sparsec
 from sparsec.cli import app
-from sparsec.errors import UsageError
+from sparsec.errors import InputError, UsageError
 from sparsec.generation.sampling import Sampling, read_config
 from sparsec.graph.compare import run_onnxruntime
 from sparsec.runtime.sized.growing import Copies
@@ -187,6 +187,8 @@ def test_prompts_and_models_that_are_none_are_refused(decoder):
     session = sparsec.InferenceSession(decoder[1])
     with pytest.raises(UsageError, match="empty"):
         sparsec.generate(session, [[1], []])
+    with pytest.raises(InputError, match="token 99 is outside the model's vocabulary of 11"):
+        sparsec.generate(session, [1, 99])
     text = '<ir_version: 8, opset_import: ["": 17]> g (float[2, 3] x) => (float[2, 3] y) { y = Relu(x) }'
     other = sparsec.InferenceSession(sparsec.compile(onnx.parser.parse_model(text), tune="off"))
     with pytest.raises(UsageError, match="no input 'input_ids'"):
