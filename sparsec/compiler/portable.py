@@ -22,7 +22,7 @@ from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import PORTABLE
 from sparsec.backends.program import Program, TensorSpec
 from sparsec.compiler.options import CompileOptions, not_carried
-from sparsec.compiler.samples import usual
+from sparsec.compiler.samples import advised
 from sparsec.cost.tuning import default_path
 from sparsec.errors import ArtifactError, ShapeError
 from sparsec.graph import reader
@@ -58,7 +58,7 @@ def pack(model: reader.Source, options: CompileOptions) -> Artifact:
     if open_sizes:
         raise ShapeError("a portable artifact takes fixed sizes, and the model leaves "
                          f"{', '.join(map(repr, open_sizes))} open; give one size to each, as in "
-                         f"dims={usual(inputs, {})}, or buckets by shapes")
+                         f"dims={advised(inputs, {})}, or buckets by shapes")
     bound = reader.load(model, shapes=shapes, dims=bound_dims(dims)).graph
     total = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
     if total > LARGEST:

@@ -66,6 +66,13 @@ def usual(inputs: Iterable[ir.Value], limits: Mapping[str, tuple[int, int]], sha
             for name, size in found.items()}
 
 
+def advised(inputs: Iterable[ir.Value], limits: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    """A size for every symbolic dimension, to name in advice: the usual one, and 1 where the name tells nothing."""
+    values = list(inputs)
+    names = [dim.value for value in values for dim in value.shape or () if not isinstance(dim, int) and dim.value]
+    return dict.fromkeys((name for name in names if "+" not in name), 1) | usual(values, limits)
+
+
 def sample_of(model: ir.Model, limits: Mapping[str, tuple[int, int]], given: Mapping[str, Sequence[int]],
               dims: Mapping[str, int] | None = None, others: Mapping[str, int] | None = None) -> Feeds:
     """Random inputs for the sizes that some inputs or dimensions are given, and `others`, or small ones, for the rest.

@@ -21,7 +21,7 @@ from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import Stored
 from sparsec.compiler.planning import plan as plan_layers
 from sparsec.compiler.report import Outside
-from sparsec.compiler.samples import usual
+from sparsec.compiler.samples import advised
 from sparsec.compiler.sized.attention import fuse_attention
 from sparsec.compiler.sized.codes import round_for_layers, round_once, split_dynamic
 from sparsec.compiler.sized.images import rows_of_images
@@ -290,7 +290,7 @@ def _ways(node: ir.Node, sizes: str) -> str:
 
 def fixed_sizes(graph: ir.Graph, limits: Mapping[str, tuple[int, int]]) -> str:
     """How the options say fixed sizes, by an example that holds together: totals are sums, images have pixels."""
-    sizes = usual(graph.inputs, limits)
+    sizes = advised(graph.inputs, limits)
     return f"such as dims={sizes}" if sizes else "by shapes"
 
 
