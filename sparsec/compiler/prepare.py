@@ -22,7 +22,7 @@ from sparsec.errors import InputError
 from sparsec.graph import reader
 from sparsec.graph.compare import random_feeds, split_samples
 from sparsec.graph.nodes import node_name
-from sparsec.graph.samples import check_finite
+from sparsec.graph.samples import check_finite, declared
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.sizes import bound_dims, check_dims, fixed, ranges
 from sparsec.machine import tvm_compiler  # noqa: F401 - before backends import TVM by name
@@ -127,7 +127,7 @@ def _job(graph: ir.Model, options: CompileOptions, calibration: Calibration | No
     """What a model is compiled for; where sizes are symbolic, inputs are generated for several."""
     target, backend, precision = options.resolved_target, options.backend, options.resolved_precision
     if options.inputs and precision in INTEGERS:
-        check_finite(options.inputs)
+        check_finite(declared(graph), options.inputs)
     static = all(static_shape(value) is not None for value in graph.graph.inputs)
     given = [] if not options.inputs else _samples(graph, options.inputs) if static else (
         open_samples(graph, options.inputs, limits)[:MOST_SAMPLES])

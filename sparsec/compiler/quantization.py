@@ -87,7 +87,8 @@ def quantize(model: Path, inputs: Feeds, budget: float, shapes: Mapping[str, Seq
 
     Raises:
         ModelError: the model has no layer to quantise, is quantised already, or onnxruntime cannot quantise it.
-        UsageError: the inputs are not the model's, or hold NaN or infinity; or the budget is out of reach.
+        UsageError: the inputs are not the model's, or hold NaN or an infinity that no softmax takes; or the budget
+            is out of reach.
 
     """
     graph = reader.load(model, shapes=shapes, symbolic=True)
@@ -106,10 +107,11 @@ def quantize(model: Path, inputs: Feeds, budget: float, shapes: Mapping[str, Seq
         excluded: list[str] = []
         beside: list[str] | None = None
         own: dict[str, float] = {}
+        masked = _infinite(floats, samples)
         step = 1
         while True:
             around = _beside(floats.graph, excluded) if beside is None else beside
-            quantized = _quantized(prepared, Path(directory), samples, [*excluded, *around])
+            quantized = _quantized(prepared, Path(directory), samples, [*masked, *excluded, *around])
             errors = _errors(quantized, samples[:JUDGED], expected)
             own = own or _own_errors(floats, quantized, samples[:JUDGED])
             if max(errors.values(), default=0.0) <= budget:
@@ -158,6 +160,17 @@ def _beside(graph: onnx.GraphProto, excluded: Sequence[str]) -> list[str]:
     floats = set(excluded)
     return [node.name for node in graph.node if floats and node.op_type not in LAYERS and (
         made[node.output[0]] or set().union(*(read.get(each, set()) for each in node.output))) <= floats]
+
+
+def _infinite(floats: onnx.ModelProto, samples: Sequence[Feeds]) -> list[str]:
+    """The nodes that read or make an infinity, as a mask of attention holds it, which has no code."""
+    inputs = [name for name in samples[0] if any(np.isinf(sample[name]).any() for sample in samples)]
+    if not inputs:
+        return []
+    made = [name for node in floats.graph.node for name in node.output if name]
+    infinite = {*inputs, *(name for sample in _values(floats, made, samples[:JUDGED])
+                           for name in made if np.isinf(sample[name]).any())}
+    return [node.name for node in floats.graph.node if infinite.intersection((*node.input, *node.output))]
 
 
 def _check_inputs(model: Path, sample: Feeds, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -220,9 +233,10 @@ def _quantized(prepared: Path, directory: Path, samples: Sequence[Feeds], exclud
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)  # the quantiser advises to prepare what has been prepared
     try:
-        quantize_static(str(prepared), str(path), _Reader(samples), quant_format=QuantFormat.QDQ, per_channel=True,
-                        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=list(excluded),
-                        extra_options={"WeightSymmetric": True})
+        with np.errstate(invalid="ignore"):  # ranges of tensors with infinities, which stay in float
+            quantize_static(str(prepared), str(path), _Reader(samples), quant_format=QuantFormat.QDQ, per_channel=True,
+                            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+                            nodes_to_exclude=list(excluded), extra_options={"WeightSymmetric": True})
     except Exception as error:  # onnxruntime's errors have no common base
         raise ModelError(f"onnxruntime cannot quantise the model: {' '.join(str(error).split())}") from error
     finally:
@@ -242,23 +256,55 @@ def _errors(model: onnx.ModelProto, samples: Sequence[Feeds], expected: Sequence
 
 def _own_errors(floats: onnx.ModelProto, quantized: onnx.ModelProto, samples: Sequence[Feeds]) -> dict[str, float]:
     """By layer the error of its outputs, were all of its inputs exact but for being rounded to codes."""
-    constants = {tensor.name: tensor for tensor in quantized.graph.initializer}
-    layers = [node for node in floats.graph.node if node.op_type in LAYERS]
     computed = {name for node in floats.graph.node for name in node.output} | {v.name for v in floats.graph.input}
+    layers = [node for node in floats.graph.node if node.op_type in LAYERS]
     wanted = sorted({name for node in layers for name in (*node.input, node.output[0]) if name in computed})
     values = _values(floats, wanted, samples)
     originals = {tensor.name: tensor for tensor in floats.graph.initializer}
+    codes = _codes_read(quantized)
     errors: dict[str, float] = {}
     for node in layers:
         squares = np.zeros(2)
         for sample in values:
-            given = {name: sample[name] if name in sample else numpy_helper.to_array(originals[name])
-                     for name in node.input if name in sample or name in originals}
-            inputs = [_rounded(array, name, constants) for name, array in given.items()]
+            given = [sample[name] if name in sample else numpy_helper.to_array(originals[name])
+                     for name in node.input if name in sample or name in originals]
+            inputs = [array if each is None else each.rounded(array)
+                      for array, each in zip(given, codes[node.name], strict=False)]
             exact = sample[node.output[0]].astype(np.float64)
-            squares += (np.square(_run(node, inputs, floats) - exact).sum(), np.square(exact).sum())
+            squares += (np.square(_run(node, [*inputs, *given[len(inputs):]], floats) - exact).sum(),
+                        np.square(exact).sum())
         errors[node.name] = float(np.sqrt(squares[0] / max(squares[1], SMALLEST)))
     return errors
+
+
+@dataclass(frozen=True)
+class _Codes:
+    """How a tensor is held in codes: `scale` and `zero` are numbers, or one for every element along `axis`."""
+
+    scale: np.ndarray
+    zero: np.ndarray
+    axis: int
+
+    def rounded(self, array: np.ndarray) -> np.ndarray:
+        """The array as its codes hold it."""
+        shape = [-1 if index == self.axis % max(array.ndim, 1) and self.scale.ndim else 1
+                 for index in range(array.ndim)]
+        scale, zero, info = self.scale.reshape(shape), self.zero.reshape(shape), np.iinfo(self.zero.dtype)
+        codes = np.clip(np.rint(array / scale) + zero, info.min, info.max)
+        return np.asarray((codes - zero) * scale, np.float32)
+
+
+def _codes_read(quantized: onnx.ModelProto) -> dict[str, list[_Codes | None]]:
+    """By layer the codes that its inputs come from; None for an input in float."""
+    constants = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    made: dict[str, _Codes] = {}
+    for node in quantized.graph.node:
+        if node.op_type == "DequantizeLinear" and len(node.input) > 2 and {*node.input[1:]} <= constants.keys():
+            scale, zero = (numpy_helper.to_array(constants[name]) for name in node.input[1:])
+            axis = next((each.i for each in node.attribute if each.name == "axis"), 1)
+            made[node.output[0]] = _Codes(scale, zero, axis)
+    return {node.name: [made.get(name) for name in node.input] for node in quantized.graph.node
+            if node.op_type in LAYERS}
 
 
 def _values(model: onnx.ModelProto, names: Sequence[str], samples: Sequence[Feeds]) -> list[dict[str, np.ndarray]]:
@@ -271,23 +317,6 @@ def _values(model: onnx.ModelProto, names: Sequence[str], samples: Sequence[Feed
     inputs = {value.name for value in copy.graph.input}
     wanted = [name for name in names if name not in inputs]
     return [{**sample, **dict(zip(wanted, session.run(wanted, dict(sample)), strict=True))} for sample in samples]
-
-
-def _rounded(array: np.ndarray, name: str, constants: Mapping[str, onnx.TensorProto]) -> np.ndarray:
-    """An input of a layer as its codes hold it; as it is where the quantised model has none of it."""
-    scale, zero = constants.get(f"{name}_scale"), constants.get(f"{name}_zero_point")
-    if scale is None or zero is None:
-        return array
-    s, z = numpy_helper.to_array(scale), numpy_helper.to_array(zero)
-    if s.size > 1:
-        axes = [axis for axis, dim in enumerate(array.shape) if dim == s.size]
-        if not axes:
-            return array
-        shape = [-1 if axis == (axes[0] if array.ndim != 2 else axes[-1]) else 1 for axis in range(array.ndim)]
-        s, z = s.reshape(shape), z.reshape(shape)
-    info = np.iinfo(z.dtype)
-    codes = np.clip(np.rint(array / s) + z, info.min, info.max)
-    return np.asarray((codes - z) * s, np.float32)
 
 
 def _run(node: onnx.NodeProto, inputs: Sequence[np.ndarray], model: onnx.ModelProto) -> np.ndarray:

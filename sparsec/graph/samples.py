@@ -9,6 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.errors import UsageError
+from sparsec.graph.nodes import bodies
+
+LAYERS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "GRU", "LSTM", "MatMul", "RNN")
+"""Operators whose inputs are calibrated."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +23,14 @@ class Declared:
         name: the input's.
         shape: with None for sizes that the file leaves open; None where it gives no shape at all.
         dtype: of its elements, None where the file does not say.
+        masks: whether it reaches no layer but through a softmax, as a mask of attention does.
 
     """
 
     name: str
     shape: tuple[int | None, ...] | None
     dtype: np.dtype | None
+    masks: bool = False
 
     @property
     def rows(self) -> int:
@@ -34,8 +40,21 @@ class Declared:
 
 def declared(model: ir.Model) -> list[Declared]:
     """The inputs of a model."""
-    return [Declared(value.name or "", _open(value.shape), None if value.dtype is None else value.dtype.numpy())
-            for value in model.graph.inputs]
+    return [Declared(value.name or "", _open(value.shape), None if value.dtype is None else value.dtype.numpy(),
+                     _masks(value)) for value in model.graph.inputs]
+
+
+def _masks(value: ir.Value) -> bool:
+    """Whether a value reaches no layer but through a softmax."""
+    waiting, seen = [value], {value}
+    while waiting:
+        for node in waiting.pop().consumers():
+            if node.op_type in LAYERS or any(bodies(node)):
+                return False
+            if "Softmax" not in node.op_type and "Attention" not in node.op_type:
+                waiting += [each for each in node.outputs if each not in seen]
+                seen.update(node.outputs)
+    return True
 
 
 def _open(shape: ir.Shape | None) -> tuple[int | None, ...] | None:
@@ -56,13 +75,18 @@ def check_samples(inputs: Sequence[Declared], arrays: Mapping[str, np.ndarray]) 
         if each.name not in arrays:
             raise UsageError(f"samples: the model's input '{each.name}' is missing")
         _check_sample(each, arrays[each.name])
-    check_finite(arrays)
+    check_finite(inputs, arrays)
 
 
-def check_finite(arrays: Mapping[str, np.ndarray]) -> None:
-    """Raises UsageError where samples hold NaN or infinity, from which nothing can be calibrated."""
+def check_finite(inputs: Sequence[Declared], arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises UsageError where samples hold NaN or infinity, from which nothing can be calibrated.
+
+    A mask of attention may hold negative infinity, of which its softmax leaves nothing.
+    """
+    masks = {each.name for each in inputs if each.masks}
     for name, array in arrays.items():
-        if np.asarray(array).dtype.kind == "f" and not np.isfinite(array).all():
+        fine = np.asarray(array).dtype.kind != "f" or np.isfinite(array) | (np.isneginf(array) & (name in masks))
+        if not np.all(fine):
             raise UsageError(f"samples: input '{name}' holds NaN or infinity; leave such samples out")
 
 

@@ -48,5 +48,6 @@ def batches(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> list[Fe
 def _declared(value: onnx.ValueInfoProto) -> Declared:
     """An input as the file declares it."""
     kind = value.type.tensor_type
-    return Declared(value.name, tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim),
-                    helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim)
+    dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    return Declared(value.name, shape, dtype, masks=True)  # statistics refuse the infinities that a layer reads

@@ -65,6 +65,23 @@ def test_what_follows_float_layers_alone_stays_in_float(files):
     assert "QuantizeLinear" not in {node.op_type for node in found.model.graph.node}
 
 
+ATTENTION = """g (float[1,8,16] x, float[1,8,8] mask) => (float[1,8,16] y) <float[16,16] a> {
+    k = Transpose <perm = [0, 2, 1]> (x) s = MatMul(x, k) m = Add(s, mask) p = Softmax(m)
+    c = MatMul(p, x) y = MatMul(c, a) }"""
+
+
+def test_a_mask_may_hold_negative_infinity_and_other_inputs_may_not(files):
+    onnx.save(model(ATTENTION, a=pruned((16, 16), 0)), files / "a.onnx")
+    x = np.random.default_rng(2).standard_normal((4, 8, 16)).astype(np.float32)
+    mask = np.tile(np.triu(np.full((8, 8), -np.inf, np.float32), 1), (4, 1, 1))
+    found = quantize(files / "a.onnx", {"x": x, "mask": mask}, 0.1, {})
+    assert found.error <= 0.1
+    assert all(layer.quantized and 0 < layer.error < 0.1 for layer in found.layers)
+    sparsec.compile(files / "a.onnx", precision="int8", inputs={"x": x, "mask": mask}, tune="off")
+    with pytest.raises(UsageError, match="input 'x' holds NaN or infinity"):
+        quantize(files / "a.onnx", {"x": x - np.inf, "mask": mask}, 0.1, {})
+
+
 MATMUL = "g (float[1,16] x) => (float[1,8] y) <float s = {0.1}, uint8 z = {0}, uint8[16,8] w> "
 FORMS = {
     "QuantizeLinear": MATMUL + "{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) "
