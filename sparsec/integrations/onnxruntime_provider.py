@@ -25,6 +25,7 @@ from sparsec.compiler.compile import compile as compile_model
 from sparsec.compiler.options import CompileOptions
 from sparsec.errors import SparsecError, ToolchainError, UsageError
 from sparsec.graph import ort
+from sparsec.graph.shapes import SIZED_BY_VALUES
 from sparsec.integrations.onnxruntime_graph import Graph, Node, Value, model_of, read
 from sparsec.native.as_onnx import PROVIDER
 from sparsec.native.model_file import model_bytes
@@ -186,8 +187,13 @@ def _fixed(graph: Graph) -> set[str]:
 
 
 def _known(node: Node) -> bool:
-    """Whether sparsec's compiler may take a node: of tensors of numbers, of a domain and operator that it reads."""
+    """Whether sparsec's compiler may take a node: of tensors of numbers, of a domain and operator that it reads.
+
+    Outputs as large as values say end a compiled part, which the library of a bundle has none of.
+    """
     domain, name = node.proto.domain, node.proto.op_type
+    if name in SIZED_BY_VALUES:
+        return False
     values = [value for value in (*node.inputs, *node.outputs) if value is not None]
     if node.holds_graphs or any(value.dtype not in TYPES.values() for value in values):
         return False

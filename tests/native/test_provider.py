@@ -69,6 +69,15 @@ def test_what_sparsec_does_not_know_runs_beside_its_parts(devices, capsys):
     assert relative_error(found, expected) < 1e-5
 
 
+def test_layers_in_front_of_outputs_as_large_as_values_say_are_taken(devices):
+    found = model("""g (float[2,16] x) => (int64[2,K] y) <float[16,32] a> {
+        p = MatMul(x, a) q = Relu(p) y = NonZero(q) }""",
+                  a=RNG.standard_normal((16, 32)))
+    made = session(devices, found.SerializeToString(), {"tune": "off"})
+    assert (PROVIDER, ["MatMul", "Relu"]) in assigned(made)
+    np.testing.assert_array_equal(made.run(None, X)[0], run_onnxruntime(found, X)[0])
+
+
 def test_weights_that_are_stored_as_codes_go_with_their_layers(devices):
     made = session(devices, CODES.SerializeToString(), {"tune": "off"})
     taken = [operators for name, operators in assigned(made) if name == PROVIDER]
