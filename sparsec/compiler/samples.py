@@ -10,7 +10,7 @@ import onnx_ir as ir
 from sparsec.analysis.symbols.inference import input_shapes
 from sparsec.analysis.symbols.size import Size, is_name
 from sparsec.backends.job import Feeds
-from sparsec.errors import InputError, ShapeError
+from sparsec.errors import InputError, ShapeError, meant
 from sparsec.graph.compare import random_feeds
 
 SMALL, LARGE = 3, 33
@@ -92,7 +92,10 @@ def sample_of(model: ir.Model, limits: Mapping[str, tuple[int, int]], given: Map
     sizes.update(dims or {})
     values = {value.name: value for value in shapes}
     for name, shape in given.items():
-        own = shapes[values[name]] if name in values else ()
+        if name not in values:
+            raise ShapeError(f"the model has no input '{name}'; {meant(name, map(str, values))}its inputs are "
+                             f"{', '.join(map(repr, values))}")
+        own = shapes[values[name]]
         sizes.update((str(size), wanted) for size, wanted in zip(own, shape, strict=False) if str(size) in sizes)
         if len(own) != len(shape) or [size.value(sizes) for size in own] != list(shape):
             raise ShapeError(f"input '{name}' cannot have the shape {list(shape)}; it takes "

@@ -54,6 +54,14 @@ def test_rates_that_cannot_be_kept_are_used_with_a_warning(first_use, tmp_path, 
     assert len(first_use) == 1
 
 
+@pytest.mark.parametrize(("turns", "best", "taken"), [
+    ([2, 2, 2, 2, 9], 2, 4), ([1, 1, 1, 4, 4, 9], 4, 5), (range(1, 30), 12, 12)])
+def test_turns_go_on_while_they_bring_more(turns, best, taken):
+    rest = iter(turns)
+    assert calibrate.best_rates({"any": lambda: float(next(rest))}) == {"any": best}
+    assert len(turns) - len(list(rest)) == taken
+
+
 def test_a_quick_measurement_is_some_of_what_calibrate_measures():
     found = calibrate.measure_quickly(CPU, 1)
     tiles = found.pop("tiles_per_s", None)

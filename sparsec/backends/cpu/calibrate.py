@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,7 +24,8 @@ SHORT, LONG = (1, 8), (9, 16)  # lengths of short loops, from and below
 GROUPS = 1 << 16  # more than a branch predictor can remember
 ROUNDS = 20_000
 TILE_ROUNDS, TILE_PRODUCTS = 4_000, 4  # products of tiles of a round
-TURNS = 2  # of all bandwidths, since another process may have a cache for a while
+TURNS = 4, 12  # of all rates, fewest and most: another process may have the core or a cache for a while
+STEADY = 1.03  # turns go on while one brings a rate so many times the best before
 BEYOND = 16  # times the L2 cache: what the L3 cache is measured on
 DRAM_BYTES = 256 << 20
 
@@ -37,23 +38,28 @@ class _Core:
     llvm: tvm.target.Target
     repeats: int
 
-    def seconds(self, kernel: Expr, *inputs: np.ndarray) -> float:
-        """The shortest time of a call of a probe."""
+    def timer(self, kernel: Expr, *inputs: np.ndarray) -> Callable[[], float]:
+        """What measures the shortest time of a call of a probe, in seconds."""
         function = tvm.compile(kernel.with_attr("global_symbol", "main"), target=self.llvm)["main"]
         sums = np.zeros(self.isa.threads * probes.CHAINS * self.isa.lanes, np.float32)
-        return _seconds(function, [*inputs, sums], self.repeats)
+        tensors = [tvm.runtime.tensor(array) for array in (*inputs, sums)]
+        return lambda: _seconds(function, tensors, self.repeats)
 
-    def multiply_adds(self, rounds: int) -> float:
-        """Seconds of so many rounds of `CHAINS` multiply-adds."""
-        return self.seconds(probes.multiply_add(rounds, self.isa), np.full(2 * self.isa.lanes, 0.5, np.float32))
+    def seconds(self, kernel: Expr, *inputs: np.ndarray) -> float:
+        """The shortest time of a call of a probe."""
+        return self.timer(kernel, *inputs)()
 
-    def bandwidth(self, nbytes: int) -> float:
-        """Bytes per second and thread, each reading so many bytes over and over."""
+    def multiply_adds(self, rounds: int) -> Callable[[], float]:
+        """What measures the seconds of so many rounds of `CHAINS` multiply-adds."""
+        return self.timer(probes.multiply_add(rounds, self.isa), np.full(2 * self.isa.lanes, 0.5, np.float32))
+
+    def bandwidth(self, nbytes: int) -> Callable[[], float]:
+        """What measures the bytes per second and thread, each reading so many bytes over and over."""
         step = probes.CHAINS * self.isa.lanes
         floats = max(1, nbytes // 4 // step) * step
         sweeps = max(1, (1 << 20) // floats)
-        x = np.zeros(self.isa.threads * floats, np.float32)
-        return 4 * floats * sweeps / self.seconds(probes.read(floats, sweeps, self.isa), x)
+        seconds = self.timer(probes.read(floats, sweeps, self.isa), np.zeros(self.isa.threads * floats, np.float32))
+        return lambda: 4 * floats * sweeps / seconds()
 
 
 @contextmanager
@@ -72,7 +78,7 @@ def measure_quickly(target: Target, threads: int) -> dict[str, float]:
 
     """
     with _core(target, threads, QUICK_REPEATS) as core:
-        return _bandwidths(core, target) | _tiles(core)
+        return _rates(core, target)
 
 
 def measure(target: Target, threads: int, progress: Callable[[str], None] = lambda _what: None) -> dict[str, float]:
@@ -87,33 +93,44 @@ def measure(target: Target, threads: int, progress: Callable[[str], None] = lamb
     """
     with _core(target, threads, REPEATS) as core:
         progress("multiply-adds and bandwidths")
-        rates = _bandwidths(core, target) | _tiles(core)
+        rates = _rates(core, target)
         progress("permutes")
         permutes, gathers = _permutes(core) if core.isa.permutes else (rates["fmas_per_s"],) * 2
         progress("overheads")
         return rates | {"permutes_per_s": permutes, "gathers_per_s": gathers, "group_s": _group_seconds(core),
-                        "call_s": core.multiply_adds(1),
-                        "dram_bytes_per_s": core.bandwidth(DRAM_BYTES // threads) * threads}
+                        "call_s": core.multiply_adds(1)(),
+                        "dram_bytes_per_s": core.bandwidth(DRAM_BYTES // threads)() * threads}
 
 
-def _bandwidths(core: _Core, target: Target) -> dict[str, float]:
-    """What a core multiplies and loads, and what caches and memory bring."""
+def _rates(core: _Core, target: Target) -> dict[str, float]:
+    """What a core multiplies, of tiles, too, if it has any, and loads, and what caches and memory bring."""
     threads = core.isa.threads
-    sizes = (target.l1_bytes // 2, target.l2_bytes // 2, BEYOND * target.l2_bytes // threads, CACHED_BYTES // threads)
-    turns = [[*(core.bandwidth(size) for size in sizes), ROUNDS * probes.CHAINS / core.multiply_adds(ROUNDS)]
-             for _ in range(TURNS)]
-    l1, l2, l3, cold, fmas = map(max, zip(*turns, strict=True))
-    waited = 1 / max(1 / l2 - 1 / l1, 0.1 / l2)  # beside what the loads take anyway
-    return {"fmas_per_s": fmas, "loads_per_s": l1 / (4 * core.isa.lanes), "l2_bytes_per_s": waited,
-            "l3_bytes_per_s": l3 * threads, "memory_bytes_per_s": cold * threads}
+    multiply_adds = core.multiply_adds(ROUNDS)
+    timed = {"l1": core.bandwidth(target.l1_bytes // 2), "l2": core.bandwidth(target.l2_bytes // 2),
+             "l3": core.bandwidth(BEYOND * target.l2_bytes // threads), "cold": core.bandwidth(CACHED_BYTES // threads),
+             "fmas": lambda: ROUNDS * probes.CHAINS / multiply_adds()}
+    if core.isa.tiles:
+        tiles = core.timer(probes.tile_products(TILE_ROUNDS, core.isa), np.ones(4 * probes.TILE_BYTES, np.uint8))
+        timed["tiles"] = lambda: TILE_PRODUCTS * TILE_ROUNDS / tiles()
+    best = best_rates(timed)
+    waited = 1 / max(1 / best["l2"] - 1 / best["l1"], 0.1 / best["l2"])  # beside what the loads take anyway
+    return {"fmas_per_s": best["fmas"], "loads_per_s": best["l1"] / (4 * core.isa.lanes), "l2_bytes_per_s": waited,
+            "l3_bytes_per_s": max(best["l3"], best["cold"]) * threads,  # memory's bytes come through it
+            "memory_bytes_per_s": best["cold"] * threads,
+            **({"tiles_per_s": best["tiles"]} if "tiles" in best else {})}
 
 
-def _tiles(core: _Core) -> dict[str, float]:
-    """What a core multiplies of tiles, if it has any."""
-    if not core.isa.tiles:
-        return {}
-    spent = core.seconds(probes.tile_products(TILE_ROUNDS, core.isa), np.ones(4 * probes.TILE_BYTES, np.uint8))
-    return {"tiles_per_s": TILE_PRODUCTS * TILE_ROUNDS / spent}
+def best_rates(timed: Mapping[str, Callable[[], float]]) -> dict[str, float]:
+    """The highest rates of turns, which end when one brings nothing more."""
+    fewest, most = TURNS
+    best = dict.fromkeys(timed, 0.0)
+    for turn in range(most):
+        found = {name: max(best[name], measured()) for name, measured in timed.items()}
+        steady = all(found[name] <= STEADY * best[name] for name in timed)
+        best = found
+        if steady and turn >= fewest - 1:
+            break
+    return best
 
 
 def _permutes(core: _Core) -> tuple[float, float]:
@@ -137,9 +154,8 @@ def _group_seconds(core: _Core) -> float:
     return float(max(1e-10, fast - (slow - fast) / (long - short) * short))
 
 
-def _seconds(function: tvm.runtime.Executable, arrays: list[np.ndarray], repeats: int) -> float:
+def _seconds(function: tvm.runtime.Executable, tensors: Sequence[tvm.runtime.Tensor], repeats: int) -> float:
     """The shortest time of a call; calls too short for the clock are timed together."""
-    tensors = [tvm.runtime.tensor(array) for array in arrays]
     function(*tensors)
     count = 1
     best = float("inf")
