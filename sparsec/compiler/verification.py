@@ -23,6 +23,7 @@ from sparsec.graph.nodes import operator_of
 from sparsec.graph.references import Comparison, Model, compare_with_references, own_spread, runs_of
 from sparsec.graph.steps import Steps, compare_steps, has_integers
 from sparsec.passes.context import Context
+from sparsec.passes.contributed import restate
 from sparsec.passes.spell_pads import spell
 from sparsec.passes.widen import ROUNDINGS, widen
 from sparsec.target import Target, machine_features
@@ -60,9 +61,9 @@ class Basis:
     """What the outputs of a model are judged by.
 
     Attributes:
-        source: the model that references execute: the one given, or that with its 16-bit floats widened to float32 and
-            the padding of dilated windows spelled out; a graph where it is too large to be held in memory, and is
-            executed node by node.
+        source: the model that references execute: the one given, or that with its 16-bit floats widened to float32, the
+            padding of dilated windows spelled out, and recurrent layers written out that nobody runs; a graph where it
+            is too large to be held in memory, and is executed node by node.
         half: the types of its inputs and outputs where these are 16-bit floats, by name.
         graph: after all passes but strip, where it has operators on integers, to be compared step by step.
         rounds: some operator of the graph rounds to codes or to 16 bits, so that outputs may differ by what that makes
@@ -106,6 +107,7 @@ def basis_of(model: Model, graph: ir.Model, shapes: Mapping[str, Sequence[int]],
     half = {value.name or "": value.dtype for value in (*given.graph.inputs, *given.graph.outputs)
             if value.dtype in HALF_ERRORS and value.dtype is not None}
     spell(given)
+    restate(given)
     rounds |= bool(widen(given)[ROUNDINGS])
     return Basis(given if by_nodes else ir.to_proto(given), half, compared, rounds, classes)
 

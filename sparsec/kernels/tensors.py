@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsec.graph.layout import round_up
-from sparsec.graph.operators.recurrence import GATES
+from sparsec.graph.operators.recurrence import GATES, Activation
 
 GATE_VECTORS = 8
 """Vectors of gates that a row of them is padded by."""
@@ -175,10 +175,11 @@ class Direction:
     Attributes:
         cell: a key of `GATES`.
         steps, batch, hidden: extents.
-        activations: by their names in `kernels.emit.activations`, one for an RNN, two for a GRU, three for an LSTM.
+        activations: one for an RNN, two for a GRU, three for an LSTM.
         backwards: whether steps are taken from the last to the first.
         peepholes: of an LSTM, whether the gates see the cell.
         lengths: whether members of the batch end early; behind their end Y is zero.
+        clip: the largest magnitude of what the gates' activations take, 0 for any.
 
     """
 
@@ -186,10 +187,11 @@ class Direction:
     steps: int
     batch: int
     hidden: int
-    activations: tuple[str, ...]
+    activations: tuple[Activation, ...]
     backwards: bool = False
     peepholes: bool = False
     lengths: bool = False
+    clip: float = 0.0
 
     @property
     def gates(self) -> int:

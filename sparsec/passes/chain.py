@@ -20,7 +20,7 @@ class Chain:
     node: ir.Node
 
     def add(self, op_type: str, *inputs: ir.Value | np.ndarray | None, domain: str = "", name: str | None = None,
-            **attributes: int | str | Sequence[int]) -> ir.Value:
+            **attributes: float | str | Sequence[int]) -> ir.Value:
         """The output of a new node; arrays become initializers."""
         assert self.node.graph is not None
         own = f"{node_name(self.node)}.{op_type.lower()}"

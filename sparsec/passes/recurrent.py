@@ -15,13 +15,11 @@ from sparsec.graph.constants import constant
 from sparsec.graph.nodes import node_name, operand, optional
 from sparsec.graph.operators.recurrence import EARLY, GATES
 from sparsec.graph.operators.schema import DOMAIN
+from sparsec.graph.recurrent import DEFAULTS, activations_of
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.chain import Chain
 from sparsec.passes.context import Context, Note, Report
-
-ACTIVATIONS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
-"""The defaults of a direction."""
 
 
 def run(model: ir.Model, context: Context) -> Report:
@@ -47,7 +45,6 @@ def reason_against(node: ir.Node, *, any_size: bool = False) -> str | None:
     """Why a layer stays as it is; at any size steps and batch may be unknown."""
     attributes = node.attributes
     shapes = [static_shape(value) for value in (node.inputs[1:3] if any_size else node.inputs) if value is not None]
-    names = {name.lower() for name in attributes.get_strings("activations", ()) or ()}
     given = [value for value in node.inputs[1:4] if value is not None]
     reasons = {
         "its weights or bias are not constants": any(constant(value) is None for value in given),
@@ -55,9 +52,9 @@ def reason_against(node: ir.Node, *, any_size: bool = False) -> str | None:
         "its shapes are not static, or empty": any(shape is None or 0 in shape for shape in shapes),
         "it does not compute in float32": operand(node, 0).dtype != ir.DataType.FLOAT,
         "its batch comes first": bool(attributes.get_int("layout", 0)),
-        "it clips its gates": "clip" in attributes,
         "its gates are coupled": bool(attributes.get_int("input_forget", 0)),
-        f"its activations are {', '.join(sorted(names))}": not names <= {"sigmoid", "tanh", "relu"},
+        f"its activations are {', '.join(sorted(attributes.get_strings('activations', ()) or ()))}": (
+            activations_of(node) is None),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 
@@ -88,7 +85,7 @@ def _direction(chain: Chain, number: int) -> ir.Value:
     return chain.add(
         "Recurrence", shares, d.weight, d.inner, _state(chain, 5, number), _state(chain, 6, number),
         optional(chain.node, 4), d.peepholes, name=f"{name}.steps", domain=DOMAIN, cell=d.cell,
-        activations=d.activations, reverse=d.reverse)
+        activations=d.activations, reverse=d.reverse, clip=d.clip)
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ class Direction:
         inputs, bias: of the product with the inputs, (gates * hidden, inputs).
         weight, inner: of the product with the state; a bias of zeros is None.
         peepholes: None where there are none.
-        cell, activations, reverse: as `sparsec::Recurrence` takes them.
+        cell, activations, reverse, clip: as `sparsec::Recurrence` takes them.
 
     """
 
@@ -111,6 +108,7 @@ class Direction:
     cell: str
     activations: str
     reverse: int
+    clip: float
 
 
 def direction(node: ir.Node, number: int) -> Direction:
@@ -126,12 +124,12 @@ def direction(node: ir.Node, number: int) -> Direction:
     if cell == "GRU":  # the reset gate scales the third gate's
         third = 2 * r.shape[1]
         inner[third:], fed_back[third:] = fed_back[third:], 0
-    names = node.attributes.get_strings("activations") or ACTIVATIONS[kind] * (number + 1)
-    count = len(ACTIVATIONS[kind])
+    functions, count = activations_of(node) or (), len(DEFAULTS[kind])
     return Direction(
         w, given + fed_back, r, inner if inner.any() else None, _part(node, 7, number), cell,
-        " ".join(each.lower() for each in names[number * count:(number + 1) * count]),
-        int(number == 1 or node.attributes.get_string("direction", "forward") == "reverse"))
+        " ".join(map(str, functions[number * count:(number + 1) * count])),
+        int(number == 1 or node.attributes.get_string("direction", "forward") == "reverse"),
+        node.attributes.get_float("clip", 0.0) or 0.0)
 
 
 def _part(node: ir.Node, place: int, number: int) -> np.ndarray | None:

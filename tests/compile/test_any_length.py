@@ -48,9 +48,26 @@ def test_results_by_steps_are_the_same():
     assert all(np.array_equal(*pair) for pair in zip(by_steps, session.run(None, feeds), strict=True))
 
 
-def test_what_kernels_cannot_do_is_named():
-    clipped = sparsec.compile(network("LSTM", clip=1.0), tune="off", verify=False)
-    assert [row["operator"] for row in clipped.report["outside"]] == ["LSTM"]
+def test_what_kernels_cannot_do_is_named_and_right():
+    model = network("GRU", "bidirectional", lengths=True, states=True, activations=["Softsign", "Elu"] * 2)
+    artifact = sparsec.compile(model, tune="off", verify=False)
+    assert {row["operator"] for row in artifact.report["outside"]} >= {"Scan"}
+    for sizes in ((4, 3), (1, 1), (7, 5)):
+        check(model, sparsec.InferenceSession(artifact), *sizes, 0)
+
+
+def test_batches_may_come_first():
+    model = network("LSTM", "bidirectional", states=True)
+    other = network("LSTM", "bidirectional", states=True, layout=1)
+    artifact = sparsec.compile(other, tune="off")
+    assert artifact.report["outside"] == []
+    session = sparsec.InferenceSession(artifact)
+    for steps, batch in ((5, 3), (1, 1), (2, 17)):
+        feeds = feeds_of(model, steps, batch)
+        expected = run_onnxruntime(model, feeds)
+        found = session.run(None, {name: np.ascontiguousarray(array.swapaxes(0, 1)) for name, array in feeds.items()})
+        for own, wanted, axes in zip(found, expected, ((2, 0, 1, 3), (1, 0, 2), (1, 0, 2)), strict=True):
+            assert relative_error(own, wanted.transpose(axes)) < 1e-5
 
 
 FRONT_ENDS = {"of the same length": "pads = [2, 2]", "shorter": "dilations = [2]",

@@ -15,7 +15,7 @@ OPEN = {
     "Gemm": "g (double[n,8] x) => (double[n,8] y) <double[8,8] w> { y = Gemm(x, w) }",
     "MatMul": "g (int64[n,8] x) => (int64[n,8] y) <int64[8,8] w> { y = MatMul(x, w) }",
     "Conv": "g (double[n,3,6,6] x) => (double[n,4,4,4] y) <double[4,3,3,3] w> { y = Conv(x, w) }",
-    "LSTM": "g (double[s,n,8] x) => (double[s,1,n,4] y) <double[1,16,8] w, double[1,16,4] r> "
+    "LSTM": "g (float[s,n,8] x, float[1,16,4] r) => (float[s,1,n,4] y) <float[1,16,8] w> "
             "{ y = LSTM<hidden_size=4>(x, w, r) }",
     "MatMulInteger": "g (uint8[n,8] x) => (int32[n,8] y) <int8[8,8] w> { y = MatMulInteger(x, w) }",
     "ConvTranspose": "g (float[n,3,h,k] x) => (float[n,4,a,b] y) <float[3,4,4,4] w> "

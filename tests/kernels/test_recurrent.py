@@ -3,17 +3,18 @@
 import numpy as np
 import pytest
 
-from sparsec.graph.operators.recurrence import EARLY
+from sparsec.graph.operators.recurrence import EARLY, Activation
 from sparsec.kernels.cpu.tensors import recurrent
 from sparsec.kernels.tensors import RecurrentParams
 from tests.support.targets import TARGETS, aligned, compiled, isa
 
+SIGMOID, TANH, RELU = map(Activation, ("sigmoid", "tanh", "relu"))
 LAYERS = [
-    RecurrentParams("RNN", 3, 2, 5, ("tanh",)), RecurrentParams("RNN", 4, 1, 70, ("relu",), backwards=True),
-    RecurrentParams(EARLY, 3, 2, 33, ("sigmoid", "tanh")),
-    RecurrentParams("GRU", 3, 2, 16, ("sigmoid", "tanh"), lengths=True),
-    RecurrentParams("LSTM", 3, 2, 20, ("sigmoid", "tanh", "tanh"), lengths=True, backwards=True),
-    RecurrentParams("LSTM", 2, 3, 64, ("sigmoid", "tanh", "tanh"), peepholes=True),
+    RecurrentParams("RNN", 3, 2, 5, (TANH,)), RecurrentParams("RNN", 4, 1, 70, (RELU,), backwards=True),
+    RecurrentParams(EARLY, 3, 2, 33, (SIGMOID, TANH)),
+    RecurrentParams("GRU", 3, 2, 16, (Activation("hard_sigmoid", 0.2, 0.5), TANH), lengths=True),
+    RecurrentParams("LSTM", 3, 2, 20, (SIGMOID, TANH, TANH), lengths=True, backwards=True, clip=0.25),
+    RecurrentParams("LSTM", 2, 3, 64, (SIGMOID, TANH, Activation("leaky_relu", 0.1)), peepholes=True),
 ]
 
 

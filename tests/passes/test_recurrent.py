@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from sparsec import InferenceSession
 from sparsec import compile as compiled
@@ -28,6 +29,16 @@ LAYERS = [
     ("GRU", 6, 1, "bias lengths state", ""),
     ("RNN", 13, 2, "state bias", 'activations=["Relu", "Tanh"]'),
     ("RNN", 2, 1, "lengths", ""),
+    ("GRU", 2, 1, "bias lengths", 'clip=0.3, activations=["HardSigmoid", "LeakyRelu"], activation_alpha=[0.3, 0.1]'),
+    ("LSTM", 2, 2, "peepholes state", "clip=0.25"),
+]
+WRITTEN = [  # what becomes another form, or a Scan
+    (("LSTM", 2, 2, "bias peepholes state", "input_forget=1, clip=0.5"), ["MatMul", "Recurrence"] * 2),
+    (("LSTM", 2, 1, "lengths peepholes", 'input_forget=1, activations=["HardSigmoid", "Tanh", "Tanh"]'), []),
+    (("GRU", 2, 2, "bias lengths state", """activations=["Softsign", "ScaledTanh", "Sigmoid", "Elu"],
+      activation_alpha=[1.5, 0.5], activation_beta=[0.7], linear_before_reset=1, clip=0.4"""), []),
+    (("RNN", 3, 1, "state bias", """activations=["Affine"], activation_alpha=[0.5], activation_beta=[0.1],
+      direction="reverse\""""), []),
 ]
 
 
@@ -79,8 +90,53 @@ def test_a_compiled_layer_equals_onnxruntime(case):
     assert [each["operator"] for each in artifact.report["layers"]] == ["MatMul", "Recurrence"] * case[2]
 
 
-@pytest.mark.parametrize(("change", "reason"), [("clip=1.0, linear_before_reset=1", "clips its gates")])
-def test_a_layer_without_kernels_is_left_and_says_why(change, reason):
-    proto, _ = layer("GRU", 1, 1, "", change)
+@pytest.mark.parametrize(("case", "kernels"), WRITTEN, ids=lambda each: " ".join(map(str, each)))
+def test_other_forms_equal_onnxruntime(case, kernels):
+    proto, feeds = layer(*case)
+    artifact = compiled(proto, tune="off")
+    for found, wanted in zip(InferenceSession(artifact).run(None, feeds), run_onnxruntime(proto, feeds), strict=True):
+        assert relative_error(found, wanted) < 1e-5
+    assert [row["operator"] for row in artifact.report["layers"]][:len(kernels)] == kernels
+
+
+def swapped(proto, feeds):
+    """A layer whose batch comes first, and its inputs, of one whose steps do."""
+    proto.graph.node[0].attribute.append(helper.make_attribute("layout", 1))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.ClearField("shape")
+        if value.name in feeds:
+            feeds[value.name] = feeds[value.name].swapaxes(0, 1) if feeds[value.name].ndim > 1 else feeds[value.name]
+            for size in feeds[value.name].shape:
+                value.type.tensor_type.shape.dim.add(dim_value=size)
+    return proto, {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+
+
+@pytest.mark.parametrize("case", LAYERS[1:9:3], ids=lambda case: " ".join(map(str, case)))
+def test_batches_may_come_first(case):
+    proto, feeds = layer(*case)
+    expected = run_onnxruntime(proto, feeds)
+    other, turned = swapped(proto, feeds)
+    artifact = compiled(other, tune="off", strict=True)
+    for found, wanted, axes in zip(InferenceSession(artifact).run(None, turned), expected,
+                                   ((2, 0, 1, 3), (1, 0, 2), (1, 0, 2)), strict=False):
+        assert relative_error(found, wanted.transpose(axes)) < 1e-5
+
+
+def test_float64_is_a_scan():
+    proto, feeds = layer("LSTM", 2, 2, "lengths bias state", "")
+    expected = run_onnxruntime(proto, feeds)
+    for tensor in proto.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    wide = {name: array.astype(np.float64) if array.dtype == np.float32 else array for name, array in feeds.items()}
+    for found, wanted in zip(InferenceSession(compiled(proto, tune="off")).run(None, wide), expected, strict=True):
+        assert found.dtype == np.float64
+        assert relative_error(found, wanted) < 1e-5
+
+
+def test_a_layer_without_kernels_is_left_and_says_why():
+    proto, _ = layer("RNN", 1, 1, "", 'activations=["Elu"]')
     (note,) = recurrent.run(load(proto), Context(resolve("cpu-generic"))).notes
-    assert reason in note.text
+    assert "its activations are Elu" in note.text

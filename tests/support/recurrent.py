@@ -16,7 +16,9 @@ def network(kind, direction="forward", *, lengths=False, states=False, peepholes
               "p": (both, 3 * hidden), "out": (hidden, OUT)}
     tables = [numpy_helper.from_array((rng.standard_normal(shape) * (rng.random(shape) < 0.4)).astype(np.float32), name)
               for name, shape in shapes.items() if name != "p" or peepholes]
-    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["steps", "batch", INPUTS])]
+    batch_first = attributes.get("layout", 0)
+    sizes = ["batch", "steps"] if batch_first else ["steps", "batch"]
+    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [*sizes, INPUTS])]
     names = ["s", "w", "r", "b", "", "", ""][:5 + (2 if kind == "LSTM" else 1)]
     if lengths:
         names[4] = "lengths"
@@ -24,7 +26,8 @@ def network(kind, direction="forward", *, lengths=False, states=False, peepholes
     if states:
         for place, name in list(enumerate(("h", "c"), 5))[:len(names) - 5]:
             names[place] = name
-            given.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [both, "batch", hidden]))
+            shape = ["batch", both, hidden] if batch_first else [both, "batch", hidden]
+            given.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     results = ["y", "last", "cell"][:3 if kind == "LSTM" else 2]
     nodes = [helper.make_node("MatMul", ["x", "in"], ["s"]),
              helper.make_node(kind, [*names, "p"] if peepholes else names, results, name="layer", hidden_size=hidden,
@@ -51,5 +54,8 @@ NETWORKS = {
     "gru of papers": network("GRU", "reverse", states=True),
     "gru of papers whose gates are taken apart": network("GRU", states=True, hidden=70),
     "rnn": network("RNN", "bidirectional", activations=["Relu", "Tanh"]),
+    "gru that clips, of other activations": network("GRU", "bidirectional", clip=0.5, activations=[
+        "HardSigmoid", "Tanh", "Sigmoid", "LeakyRelu"], activation_alpha=[0.3, 0.1]),
+    "lstm of coupled gates": network("LSTM", "reverse", input_forget=1, peepholes=True, clip=0.5),
     "lstm with everything": network("LSTM", "bidirectional", lengths=True, states=True, peepholes=True),
 }

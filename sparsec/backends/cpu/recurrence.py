@@ -12,6 +12,7 @@ from tvm import relax
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.weights import bias_vector, chosen, constant_vector
 from sparsec.graph.nodes import optional, weight_array
+from sparsec.graph.operators.recurrence import Activation
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.families import FAMILIES
 from sparsec.kernels.cpu.rows import recurrence
@@ -29,9 +30,9 @@ def shape_of(node: ir.Node) -> Recurrence:
     steps, batch, _ = static_shape(node.inputs[0]) or ()
     attributes, hidden = node.attributes, weight_array(node).shape[1]
     return Recurrence(attributes.get_string("cell", ""), steps, batch, hidden,
-                      tuple((attributes.get_string("activations") or "").split()),
+                      tuple(map(Activation.read, (attributes.get_string("activations") or "").split())),
                       backwards=bool(attributes.get_int("reverse")), peepholes=optional(node, 6) is not None,
-                      lengths=optional(node, LENGTHS) is not None)
+                      lengths=optional(node, LENGTHS) is not None, clip=attributes.get_float("clip", 0.0) or 0.0)
 
 
 def layer_of(node: ir.Node, _isa: Isa) -> RowProduct:

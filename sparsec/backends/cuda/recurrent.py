@@ -11,14 +11,18 @@ from tvm import relax
 
 from sparsec.backends.cuda.context import CudaContext
 from sparsec.backends.relax.importer.node import slice_at
-from sparsec.backends.relax.importer.recurrent import DEFAULTS, refuse_rare
+from sparsec.backends.relax.importer.recurrent import refuse_rare
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.operators.recurrence import CELL, Activation
+from sparsec.graph.recurrent import DEFAULTS, activations_of
 
 op = relax.op
 MOST_STEPS = 256
 """Steps from which on compiling them one by one takes minutes."""
-ACTIVATIONS: dict[str, Callable[[relax.Expr], relax.Expr]] = {
-    "sigmoid": op.sigmoid, "tanh": op.tanh, "relu": op.nn.relu}
+ACTIVATIONS: dict[str, Callable[[relax.Expr, float, float], relax.Expr]] = {
+    "sigmoid": lambda x, _a, _b: op.sigmoid(x), "tanh": lambda x, _a, _b: op.tanh(x),
+    "relu": lambda x, _a, _b: op.nn.relu(x), "leaky_relu": lambda x, alpha, _b: op.nn.leakyrelu(x, alpha),
+    "hard_sigmoid": lambda x, alpha, beta: op.clip(op.add(op.multiply(x, relax.const(alpha)), relax.const(beta)), 0, 1)}
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def lower(context: CudaContext, node: ir.Node) -> bool:
     directions, gates, hidden = context.shape(r)
     if steps > MOST_STEPS:
         raise UnsupportedOperatorError(f"{steps} steps, and kernels are written out for up to {MOST_STEPS}")
-    names = [name.lower() for name in attributes.get_strings("activations", DEFAULTS[kind] * directions) or ()]
+    functions, clip = activations_of(node) or (), attributes.get_float("clip", 0.0) or 0.0
     count, results = len(DEFAULTS[kind]), []
     for direction in range(directions):
         bias = (relax.const(np.zeros(2 * gates, np.float32)) if b is None
@@ -101,13 +105,23 @@ def lower(context: CudaContext, node: ir.Node) -> bool:
         shares = context.bb.emit(op.add(op.matmul(rows, context.bb.emit(weight)), given))
         cell = _Cell(kind, hidden, slice_at(context, context.tensor(r), direction), fed_back,
                      None if peepholes is None else slice_at(context, context.tensor(peepholes), direction),
-                     [ACTIVATIONS[name] for name in names[direction * count:(direction + 1) * count]],
+                     [_function(each, clip if place < CELL else 0.0)
+                      for place, each in enumerate(functions[direction * count:(direction + 1) * count])],
                      not attributes.get_int("linear_before_reset", 0))
         h, c = (_state(context, value, direction, (batch, hidden), batchwise) for value in (h0, c0))
         backwards = direction == 1 or attributes.get_string("direction", "forward") == "reverse"
         results.append(_steps(context, cell, shares, (h, c), lengths, backwards))
     _bind(context, node, results, batchwise)
     return True
+
+
+def _function(activation: Activation, clip: float) -> Callable[[relax.Expr], relax.Expr]:
+    """An activation of numbers that are brought within bounds before; 0 for none."""
+    def function(x: relax.Expr) -> relax.Expr:
+        bounded = op.clip(x, -clip, clip) if clip else x
+        return ACTIVATIONS[activation.name](bounded, activation.alpha, activation.beta)
+
+    return function
 
 
 def _steps(context: CudaContext, cell: _Cell, shares: relax.Expr, state: tuple[relax.Expr, relax.Expr],

@@ -66,7 +66,7 @@ def _steps(chain: Chain, number: int) -> Sequence[ir.Value]:
     shares = chain.add("Add", product, d.bias)
     arrays = dict(zip(CONSTANTS, (d.weight, d.inner, d.peepholes), strict=True))
     new = ir.node(RECURRENCE, [shares, *(_state(chain, place, number) for place in (5, 6)), optional(node, 4)],
-                  {"cell": d.cell, "activations": d.activations, "reverse": d.reverse,
+                  {"cell": d.cell, "activations": d.activations, "reverse": d.reverse, "clip": d.clip,
                    **{key: ir.tensor(array) for key, array in arrays.items() if array is not None}},
                   domain=SIZED_DOMAIN, name=f"{name}.steps", num_outputs=3)
     for place, value in enumerate(new.outputs):

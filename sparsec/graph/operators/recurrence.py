@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from onnx.defs import OpSchema
+from onnx.helper import make_attribute
 from onnx.reference.op_run import OpRun
 from scipy.special import expit
 
@@ -18,6 +20,9 @@ EARLY = "EarlyResetGRU"
 GATES = {"RNN": 1, "GRU": 3, EARLY: 3, "LSTM": 4}
 """Gates of a cell; in ONNX's order: i, o, f, c of an LSTM; z, r, h of a GRU."""
 
+CELL = 2
+"""The place of an LSTM's activation of the cell, which is not clipped."""
+
 DOC = """
 The recurrence of ONNX's operator `cell` in one direction, with gates in ONNX's order; X holds W x + bias for all steps.
 
@@ -26,8 +31,33 @@ A GRU resets after the product: linear_before_reset = 1; an EarlyResetGRU before
 state.
 """
 
-_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "relu": lambda x: np.maximum(x, 0), "sigmoid": expit, "tanh": np.tanh}
+ACTIVATIONS: dict[str, Callable[[np.ndarray, float, float], np.ndarray]] = {
+    "relu": lambda x, _a, _b: np.maximum(x, 0), "sigmoid": lambda x, _a, _b: expit(x),
+    "tanh": lambda x, _a, _b: np.tanh(x), "hard_sigmoid": lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1),
+    "leaky_relu": lambda x, alpha, _b: np.where(x < 0, alpha * x, x)}
+"""Of gates, by name, with two numbers."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What gates pass through: a name of `ACTIVATIONS`, and two numbers; as text, `name:alpha:beta` or `name`."""
+
+    name: str
+    alpha: float = 0.0
+    beta: float = 0.0
+
+    @classmethod
+    def read(cls, text: str) -> Activation:
+        """The activation of a text."""
+        name, *numbers = text.split(":")
+        return cls(name, *map(float, numbers))
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.alpha!r}:{self.beta!r}" if self.alpha or self.beta else self.name
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Of numbers."""
+        return ACTIVATIONS[self.name](x, self.alpha, self.beta)
 
 
 def output_shape(shapes: Sequence[schema.Shape | None], attributes: Mapping[str, Any]) -> schema.Shape:
@@ -57,7 +87,9 @@ SCHEMA = schema.make(
     ],
     [
         OpSchema.Attribute("cell", OpSchema.AttrType.STRING, "RNN, GRU, EarlyResetGRU or LSTM.", required=True),
-        OpSchema.Attribute("activations", OpSchema.AttrType.STRING, "Their names, with spaces.", required=True),
+        OpSchema.Attribute("activations", OpSchema.AttrType.STRING, "Their names, with spaces; behind a name may be "
+                           "two numbers, as in hard_sigmoid:0.2:0.5.", required=True),
+        OpSchema.Attribute("clip", make_attribute("clip", 0.0), "Bounds of what gates' activations take; 0 for none."),
         OpSchema.Attribute("reverse", OpSchema.AttrType.INT, "1: from the last step to the first.", required=True),
     ],
     output_shape,
@@ -72,14 +104,15 @@ class Recurrence(OpRun):
 
     def _run(self, X: np.ndarray, W: np.ndarray, B: np.ndarray | None = None, H: np.ndarray | None = None,
              C: np.ndarray | None = None, L: np.ndarray | None = None, P: np.ndarray | None = None, *, cell: str,
-             activations: str, reverse: int) -> tuple[np.ndarray]:
+             activations: str, reverse: int, clip: float = 0.0) -> tuple[np.ndarray]:
         steps, batch, hidden = len(X), X.shape[1], W.shape[1]
         zeros = np.zeros((batch, hidden), np.float32)
         h, c = zeros if H is None else H, zeros if C is None else C
         bias = np.zeros(len(W), np.float32) if B is None else B
         lengths = np.full(batch, steps) if L is None else L
         peepholes = np.zeros((3, hidden), np.float32) if P is None else P.reshape(3, hidden)
-        functions = [_ACTIVATIONS[name] for name in activations.split()]
+        functions = [clipped(Activation.read(text), clip if place < CELL else 0.0)
+                     for place, text in enumerate(activations.split())]
         y = np.zeros((steps + 2, batch, hidden), np.float32)
         for step in range(steps)[::-1 if reverse else 1]:
             going = (step < lengths)[:, np.newaxis]
@@ -88,6 +121,11 @@ class Recurrence(OpRun):
             y[step] = np.where(going, h, 0)
         y[steps], y[steps + 1] = h, c if cell == "LSTM" else 0
         return (y,)
+
+
+def clipped(function: Activation, clip: float) -> Callable[[np.ndarray], np.ndarray]:
+    """An activation of numbers that are brought within bounds before; 0 for none."""
+    return function if not clip else lambda x: function(np.clip(x, -clip, clip))
 
 
 Product = Callable[[np.ndarray], np.ndarray]

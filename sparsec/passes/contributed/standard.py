@@ -15,6 +15,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from sparsec.graph.shapes import static_shape
+from sparsec.passes.contributed import recurrent
 from sparsec.passes.contributed.body import Body
 from sparsec.passes.contributed.rotary import rotated
 
@@ -121,9 +122,10 @@ def _broadcasts(node: ir.Node) -> bool:
 
 
 WRITERS: dict[str, Callable[[Body], None]] = {
-    "Attention": attention, "RotaryEmbedding": rotary, "LayerNormalization": layer_norm}
+    "Attention": attention, "RotaryEmbedding": rotary, "LayerNormalization": layer_norm, **recurrent.WRITERS}
 """By operator of ONNX."""
 
 WANTED: dict[str, Callable[[ir.Node], bool]] = {
-    "Attention": _is_symbolic, "RotaryEmbedding": _is_symbolic, "LayerNormalization": _broadcasts}
+    "Attention": _is_symbolic, "RotaryEmbedding": _is_symbolic, "LayerNormalization": _broadcasts,
+    **dict.fromkeys(recurrent.WRITERS, recurrent.wanted)}
 """By operator: whether a node has the form that is written out."""

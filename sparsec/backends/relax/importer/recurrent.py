@@ -11,10 +11,10 @@ from sparsec.backends.relax.importer.node import Operator, are_float, slice_at
 from sparsec.backends.relax.importer.products import product
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.operators.recurrence import EARLY, GATES
+from sparsec.graph.recurrent import DEFAULTS, activations_of
 from sparsec.kernels.tensors import RecurrentParams
 
 op = relax.op
-DEFAULTS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
 
 
 def recur(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
@@ -30,14 +30,14 @@ def recur(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     ends = context.flat(lengths) if lengths is not None else context.constant(np.full(batch, steps, np.int32))
     rows = context.tensor(x) if not batchwise else op.permute_dims(context.tensor(x), order)
     rows = context.bb.emit(op.reshape(context.bb.emit(rows), (-1,)))
-    names = tuple(name.lower() for name in attributes.get_strings("activations", DEFAULTS[cell] * directions) or ())
+    functions = activations_of(node) or ()
     outputs: list[list[relax.Expr]] = [[], [], []]
     for direction in range(directions):
         count = len(DEFAULTS[cell])
         params = RecurrentParams(
-            EARLY if resets_early else cell, steps, batch, hidden, names[direction * count:(direction + 1) * count],
+            EARLY if resets_early else cell, steps, batch, hidden, functions[direction * count:(direction + 1) * count],
             backwards=direction == 1 or attributes.get_string("direction", "forward") == "reverse",
-            peepholes=p is not None, lengths=lengths is not None)
+            peepholes=p is not None, lengths=lengths is not None, clip=attributes.get_float("clip", 0.0) or 0.0)
         width = params.row(context.isa.lanes)
         shares = product(context, rows, (steps * batch, inputs), _transposed(context, w, direction, width),
                          (inputs, width))
@@ -54,11 +54,9 @@ def recur(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
 
 def refuse_rare(context: LoweringContext, node: ir.Node) -> None:
     """Raise UnsupportedOperatorError for what no kernel is there for."""
-    names = node.attributes.get_strings("activations", ()) or ()
     reasons = {
-        "the attribute clip": "clip" in node.attributes,
         "the attribute input_forget": bool(node.attributes.get_int("input_forget", 0)),
-        f"the activations {names}": not {name.lower() for name in names} <= {"sigmoid", "tanh", "relu"},
+        f"the activations {node.attributes.get_strings('activations', ())}": activations_of(node) is None,
         "another element type than float32": not are_float(context, node.inputs[0]),
     }
     for reason, holds in reasons.items():

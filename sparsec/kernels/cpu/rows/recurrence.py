@@ -14,8 +14,8 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.graph.operators.recurrence import EARLY
 from sparsec.kernels.cpu.rows.layer import MAX_ROWS
 from sparsec.kernels.cpu.rows.matvec import Matvec
-from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.fold import each
+from sparsec.kernels.emit.gates import gated
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Body, Buffer, Buffers, Expr, Frame, Kernel, framed, load, part_of, splat, store
 from sparsec.kernels.tensors import Direction
@@ -137,7 +137,7 @@ class _Member:
 
     def activate(self, number: int, value: Expr, lanes: int) -> Expr:
         """One of the cell's activations."""
-        return ACTIVATIONS[self.p.activations[number]](value, lanes, 0.0, 0.0)
+        return gated(self.p, number, value, lanes)
 
 
 def _emit(b: Buffers, p: Recurrence, lanes: int, products: tuple[Body, Body | None],

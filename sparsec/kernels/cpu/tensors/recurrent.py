@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy.special import expit
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.graph.operators.recurrence import EARLY
-from sparsec.kernels.emit.activations import ACTIVATIONS
+from sparsec.graph.operators.recurrence import CELL, EARLY, clipped
 from sparsec.kernels.emit.fold import each
+from sparsec.kernels.emit.gates import gated
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.tensors import GATE_VECTORS, RecurrentParams
@@ -25,8 +23,8 @@ from sparsec.kernels.tensors import GATE_VECTORS, RecurrentParams
 def reference(x: np.ndarray, r: np.ndarray, bias: np.ndarray, reset_bias: np.ndarray, peepholes: np.ndarray,
               h: np.ndarray, c: np.ndarray, lengths: np.ndarray, params: RecurrentParams) -> list[np.ndarray]:
     """Y (steps, batch, hidden), the last state and cell, in float64, for the kernel's arguments without padding."""
-    functions: dict[str, Any] = {"sigmoid": expit, "tanh": np.tanh, "relu": lambda v: np.maximum(v, 0)}
-    act, n, y = [functions[name] for name in params.activations], params.hidden, np.zeros((*x.shape[:2], params.hidden))
+    act = [clipped(function, params.clip if place < CELL else 0.0) for place, function in enumerate(params.activations)]
+    n, y = params.hidden, np.zeros((*x.shape[:2], params.hidden))
     for step in range(params.steps)[::-1 if params.backwards else 1]:
         before, product, going = (h, c), h @ r, (step < lengths)[:, None]
         gates = x[step] + bias + product
@@ -82,7 +80,7 @@ class _Step:
 
     def activate(self, number: int, value: Expr, lanes: int) -> Expr:
         """One of the cell's activations."""
-        return ACTIVATIONS[self.p.activations[number]](value, lanes, 0.0, 0.0)
+        return gated(self.p, number, value, lanes)
 
 
 def _emit(b: Buffers, p: RecurrentParams, isa: Isa) -> None:
