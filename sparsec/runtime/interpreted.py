@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from onnx.reference.ops import op_resize
 
 from sparsec.graph import control
 from sparsec.runtime.sized.scattering import scatter_elements, scatter_nd
-from sparsec.runtime.sized.windows import COORDINATES, resized_axis
+from sparsec.runtime.sized.windows import COORDINATES, resized_axis, sampled_axis
 
 
 class NonMaxSuppression(OpRun):
@@ -135,23 +136,46 @@ class Resize(op_resize.Resize):
     def _run(self, x: np.ndarray, roi: Any = None, scales: Any = None,  # type: ignore[override]  # attributes by name
              sizes: Any = None, **given: Any) -> tuple[np.ndarray]:
         attributes = {**RESIZE, **{name: value for name, value in given.items() if value is not None}}
-        picks = attributes["mode"] == "nearest"
-        if attributes["coordinate_transformation_mode"] not in COORDINATES or attributes["antialias"] or (
-                attributes["exclude_outside"] or attributes["keep_aspect_ratio_policy"] != "stretch") or not (
-                picks or x.dtype.kind == "f"):
+        picks, where = attributes["mode"] == "nearest", attributes["coordinate_transformation_mode"]
+        axes = [axis % x.ndim for axis in given.get("axes") or range(x.ndim)]
+        if where not in (*COORDINATES, CROP) or not (picks or x.dtype.kind == "f") or (
+                where == CROP and attributes["antialias"]):
             return super()._run(x, roi, scales, sizes, **given)  # type: ignore[no-any-return]  # onnx has no types here
-        for position, axis in enumerate(given.get("axes") or range(x.ndim)):
+        asked = None if sizes is None or not len(sizes) else _extents(
+            [x.shape[axis] for axis in axes], sizes, attributes["keep_aspect_ratio_policy"])
+        for position, axis in enumerate(axes):
             size = x.shape[axis]
-            if sizes is None or not len(sizes):
+            if asked is None:
                 scale = float(scales[position])
                 out = int(np.float32(size) * np.float32(scale))  # in 32 bits, as its shape is inferred
             else:
-                out = int(sizes[position])
-                scale = out / max(size, 1)
-            if scale != 1 or out != size:
+                out, scale = asked[position]
+            if where == CROP:
+                x = _cropped(x, axis, out, (roi[position], roi[position + len(axes)]), attributes)
+            elif scale != 1 or out != size:
                 table = resized_axis(size, out, scale, attributes)
-                x = _resampled(x, axis % x.ndim, table.places, None if picks else table.factors)
+                x = _resampled(x, axis, table.places, None if picks else table.factors)
         return (x,)
+
+
+def _extents(given: Sequence[int], wanted: Sequence[int], policy: str) -> list[tuple[int, float]]:
+    """By axis the size of the result, and its scale, which is the same for all where their ratio is kept."""
+    scales = [int(size) / max(old, 1) for size, old in zip(wanted, given, strict=True)]
+    if policy == "stretch":
+        return [(int(size), scale) for size, scale in zip(wanted, scales, strict=True)]
+    scale = min(scales) if policy == "not_larger" else max(scales)
+    return [(math.floor(scale * old + 0.5), scale) for old in given]
+
+
+def _cropped(x: np.ndarray, axis: int, out: int, region: Sequence[float], attributes: Mapping[str, Any]) -> np.ndarray:
+    """An axis resampled between two places of it, from 0 to 1; outside of the image is a value of its own."""
+    size, (start, end) = x.shape[axis], map(float, region)
+    steps = np.arange(out) * (end - start) / (out - 1) if out > 1 else np.full(out, (end - start) / 2)
+    places = (start + steps) * (size - 1)
+    table = sampled_axis(places, size, 1.0, attributes)
+    y = _resampled(x, axis, table.places, None if attributes["mode"] == "nearest" else table.factors)
+    outside = ((places < 0) | (places > size - 1)).reshape(-1, *[1] * (x.ndim - axis - 1))
+    return np.where(outside, np.asarray(attributes["extrapolation_value"], x.dtype), y)
 
 
 def _resampled(x: np.ndarray, axis: int, places: np.ndarray, factors: np.ndarray | None) -> np.ndarray:
@@ -164,8 +188,11 @@ def _resampled(x: np.ndarray, axis: int, places: np.ndarray, factors: np.ndarray
     return functools.reduce(np.add, parts)
 
 
+CROP = "tf_crop_and_resize"
+"""The coordinates that follow from a region."""
 RESIZE = {"mode": "nearest", "nearest_mode": "round_prefer_floor", "coordinate_transformation_mode": "half_pixel",
-          "cubic_coeff_a": -0.75, "antialias": 0, "exclude_outside": 0, "keep_aspect_ratio_policy": "stretch"}
+          "cubic_coeff_a": -0.75, "antialias": 0, "exclude_outside": 0, "keep_aspect_ratio_policy": "stretch",
+          "extrapolation_value": 0.0}
 """What ONNX's attributes are where they are not given."""
 
 OPERATORS: list[type[OpRun]] = [NonMaxSuppression, GatherND, Resize, ScatterElements, ScatterND, Unique,

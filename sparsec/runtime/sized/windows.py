@@ -121,9 +121,17 @@ def resized_axis(size: int, out: int, scale: float, attributes: Mapping[str, Any
     if not size or not out:
         return Axis(np.zeros((out, 1), np.int64), np.ones((out, 1)))
     x = COORDINATES[attributes["coordinate_transformation_mode"]](np.arange(out, dtype=np.float64), size, out, scale)
+    return sampled_axis(x, size, scale, attributes)
+
+
+def sampled_axis(x: np.ndarray, size: int, scale: float, attributes: Mapping[str, Any]) -> Axis:
+    """The pixels of an axis around places between them, and their factors."""
+    out = len(x)
     if attributes["mode"] == "nearest":
         near = NEAREST[attributes["nearest_mode"]](x)
         return Axis(np.clip(near, 0, size - 1).astype(np.int64)[:, None], np.ones((out, 1)))
+    if attributes.get("antialias") or attributes.get("exclude_outside"):
+        return _averaged(x, size, min(scale, 1.0) if attributes.get("antialias") else 1.0, attributes)
     if attributes["mode"] == "cubic":
         low = np.floor(x)
         near = low[:, None] + np.arange(-1, 3)
@@ -133,6 +141,22 @@ def resized_axis(size: int, out: int, scale: float, attributes: Mapping[str, Any
     low = np.minimum(np.floor(x), max(size - 2, 0)).astype(np.int64)
     share = x - low
     return Axis(np.stack([low, np.minimum(low + 1, size - 1)], 1), np.stack([1 - share, share], 1))
+
+
+def _averaged(x: np.ndarray, size: int, scale: float, attributes: Mapping[str, Any]) -> Axis:
+    """The pixels that a triangle or Keys' cubic reaches, widened against aliasing, with factors whose sum is 1."""
+    a = attributes.get("cubic_coeff_a", CUBIC)
+    first = math.floor(-(1 if attributes["mode"] == "linear" else 2) / scale) + 1
+    near = np.ceil(x)[:, None] - 1 + first + np.arange(2 - 2 * first)
+    distance = np.abs(near - x[:, None]) * scale
+    if attributes["mode"] == "linear":
+        factors = np.maximum(1 - distance, 0)
+    else:
+        beyond = np.where(distance < 2, np.polyval((a, -5 * a, 8 * a, -4 * a), distance), 0)
+        factors = np.where(distance <= 1, np.polyval((a + 2, -(a + 3), 0, 1), distance), beyond)
+    if attributes.get("exclude_outside"):
+        factors = np.where((near >= 0) & (near < size), factors, 0)
+    return Axis(np.clip(near, 0, size - 1).astype(np.int64), factors / factors.sum(1, keepdims=True))
 
 
 def _cubic(share: np.ndarray, a: float) -> list[np.ndarray]:
@@ -149,6 +173,7 @@ COORDINATES: dict[str, Callable[[np.ndarray, int, int, float], np.ndarray]] = {
     "pytorch_half_pixel": lambda x, _size, out, scale: (x + 0.5) / scale - 0.5 if out > 1 else x * 0,
     "align_corners": lambda x, size, out, _scale: x * (size - 1) / (out - 1) if out > 1 else x * 0,
     "asymmetric": lambda x, _size, _out, scale: x / scale,
+    "half_pixel_symmetric": lambda x, size, out, scale: size / 2 * (1 - out / (scale * size)) + (x + 0.5) / scale - 0.5,
 }
 """Where a pixel of the result is in the image."""
 NEAREST: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -208,10 +208,11 @@ def _align_corners(o: Expr, axis: Axis, scale: Expr, _: Expr) -> Expr:
     return _spread(o, axis.length - 1, scale * axis.length, tirx.const(0.0, "float64"))
 
 
-def _crop(o: Expr, axis: Axis, scale: Expr, roi: Operand) -> Expr:
+def _crop(o: Expr, axis: Axis, _: Expr, roi: Operand) -> Expr:
     start, end = (item(roi[axis.position + k * axis.positions], "float64") for k in (0, 1))
     span = (end - start) * (axis.length - 1)
-    return _spread(o, span, scale * axis.length, span / 2.0) + start * (axis.length - 1)
+    width = tirx.const(float(axis.output), "float64")  # as the text of ONNX and onnxruntime have it
+    return _spread(o, span, width, span / 2.0) + start * (axis.length - 1)
 
 
 def _half_pixel(o: Expr, _axis: Axis, scale: Expr, _roi: Expr) -> Expr:
