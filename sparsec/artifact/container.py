@@ -19,6 +19,7 @@ from typing import IO, cast
 from sparsec import files
 from sparsec.artifact.weights import CHUNK, Weights
 from sparsec.errors import ArtifactError
+from sparsec.machine import huge_pages
 from sparsec.machine.memory import ALIGNMENT
 
 MEMBERS = ("manifest.json", "library.bin", "weights.bin", "graph.onnx", "report.json")
@@ -121,6 +122,7 @@ def open_mapped(path: str | os.PathLike[str], *, whole: bool) -> Contents:
     """
     with files.open_regular(path) as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # shared with other processes until written to
+        huge_pages.advise(mapping)
         return _unpack(os.fspath(path), file, memoryview(mapping), whole=whole)
 
 
@@ -132,7 +134,9 @@ def in_memory(path: str | os.PathLike[str]) -> memoryview:
 
     """
     with files.open_regular(path) as file:
-        room = memoryview(mmap.mmap(-1, max(1, os.fstat(file.fileno()).st_size)))
+        memory = mmap.mmap(-1, max(1, os.fstat(file.fileno()).st_size), huge_pages.PRIVATE)
+        huge_pages.advise(memory)
+        room = memoryview(memory)
         return room[:file.readinto(room)]
 
 

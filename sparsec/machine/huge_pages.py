@@ -29,6 +29,16 @@ def wanted() -> bool:
     return os.environ.get(VARIABLE) != "never"
 
 
+def advise(memory: mmap.mmap) -> None:
+    """Ask for huge pages for private memory, or for a file that is mapped, where they are wanted and there are such.
+
+    A file has them where it was written many megabytes at a time, or is read after this, on Linux from 6.16 on.
+    """
+    if wanted() and len(memory) >= PAGE:
+        with suppress(OSError):  # a system without them
+            memory.madvise(ADVICE)
+
+
 def allocator(nbytes: int, alignment: int) -> Allocate | None:
     """What gives arrays out of one arena of huge pages, of so many bytes in all when each is filled up to alignment.
 
@@ -44,8 +54,7 @@ def allocator(nbytes: int, alignment: int) -> Allocate | None:
         memory = mmap.mmap(-1, nbytes + PAGE, PRIVATE)
     except (OSError, OverflowError) as error:
         raise MemoryError(f"no room for {nbytes} bytes") from error
-    with suppress(OSError):  # a system without them
-        memory.madvise(ADVICE)
+    advise(memory)
     arena = np.frombuffer(memory, np.uint8)
     at = -arena.ctypes.data % PAGE
 

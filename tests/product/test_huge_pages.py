@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sparsec
+from sparsec.artifact import container
 from sparsec.machine import huge_pages
 from sparsec.machine.memory import ALIGNMENT
 
@@ -47,6 +48,22 @@ def test_an_arena_is_of_one_process_and_asks_for_huge_pages() -> None:
     flags = next(flags for first, last, flags in mappings() if first <= array.ctypes.data < last)
     assert "sh" not in flags  # Linux gives shared memory no huge pages by default
     assert "hg" in flags
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="the system does not tell of its mappings")
+@pytest.mark.parametrize("setting", ["", "never"])
+def test_weights_that_are_mapped_ask_for_huge_pages(setting: str, tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(huge_pages.VARIABLE, setting)
+    weight = np.random.default_rng(0).standard_normal((1024, 1024), np.float32)
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
+        g (float[1,1024] x) => (float[1,1024] y) { y = MatMul(x, weight) }""")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "weight"))
+    sparsec.compile(model, tune="off").save(tmp_path / "model.sparsec")
+    found = container.open_mapped(tmp_path / "model.sparsec", whole=False)
+    address = np.frombuffer(found.weights.part(0, len(found.weights)), np.uint8).ctypes.data
+    flags = next(flags for first, last, flags in mappings() if first <= address < last)
+    assert ("hg" in flags) == (setting == "")
 
 
 def mappings() -> Iterator[tuple[int, int, list[str]]]:
