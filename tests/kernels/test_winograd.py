@@ -19,27 +19,31 @@ from tests.support.targets import TARGETS, compiled, isa
 SIZES = {"7x7": (7, 7, 1, 5), "one pixel": (1, 1, 1, 4), "one row": (1, 19, 2, 9), "4x4": (4, 4, 1, 16),
          "14x14": (14, 14, 1, 6), "rows of three vectors": (3, 67, 1, 4), "wide padding": (6, 9, 3, 7),
          "exact rows": (2, 32, 1, 4)}
+DILATED = {"14x14": (14, 14, 6, (2, 2)), "7x7": (7, 7, 5, (4, 4)), "one column": (9, 1, 4, (3, 2)),
+           "28x28": (28, 28, 4, (4, 4)), "rows of three vectors": (5, 67, 4, (1, 8))}
 CHANNELS = 3
 
 
-def convolved(x, weight, bias, residual):
+def convolved(x, weight, bias, residual, dilation=(1, 1)):
     """The plain convolution in double precision."""
-    padded = np.pad(x[0].astype(np.float64), ((0, 0), (1, 1), (1, 1)))
-    seen = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
+    down, across = dilation
+    padded = np.pad(x[0].astype(np.float64), ((0, 0), (down, down), (across, across)))
+    seen = np.lib.stride_tricks.sliding_window_view(padded, (2 * down + 1, 2 * across + 1), (1, 2))
+    seen = seen[..., ::down, ::across]
     return np.einsum("chwij,ocij->ohw", seen, weight) + bias[:, None, None] + residual[0]
 
 
-def problem(size, lanes, *, clean):
+def problem(size, lanes, *, clean, dilation=(1, 1)):
     """A layer without activation, its flat input and residual, and what it computes."""
-    height, width, pad, outputs = SIZES[size]
+    height, width, pad, outputs = SIZES[size] if isinstance(size, str) else size
     source = PaddedFlat(1, CHANNELS, height, width, pad, width + pad, lanes)
     target = replace(source, channels=outputs, clean=clean)
     rng = np.random.default_rng(0)
     weight, bias = rng.standard_normal((outputs, CHANNELS, 3, 3), np.float32), rng.standard_normal(outputs, np.float32)
-    layer = StencilProduct(weight.reshape(outputs, -1), bias, convolution(source, target, (3, 3), (1, 1), (1, 1)),
+    layer = StencilProduct(weight.reshape(outputs, -1), bias, convolution(source, target, (3, 3), dilation, dilation),
                            Epilogue(residual=True, in_place=clean), target)
     x, residual = images_like(source), images_like(target, 1)
-    return layer, source, x, residual, convolved(x, weight, bias, residual)
+    return layer, source, x, residual, convolved(x, weight, bias, residual, dilation)
 
 
 @pytest.mark.parametrize("target", TARGETS[1:])
@@ -47,10 +51,20 @@ def problem(size, lanes, *, clean):
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_is_convolved_within_its_buffers(size, clean, target):
     features = isa(target, 1 + len(size) % 2)
-    layer, source, x, residual, expected = problem(size, features.lanes, clean=clean)
+    options = offered(problem(size, features.lanes, clean=clean)[0], target, features)
+    computes(target, features, problem(size, features.lanes, clean=clean), options[::2], clean=clean)  # of every width
+
+
+def offered(layer, target, features):
     options = FAMILY.offers(layer, resolve(target), features, "fp32")
     assert not isinstance(options, str), options
-    for option in options[::2]:  # of every width
+    return options
+
+
+def computes(target, features, given, options, *, clean):
+    """Every option computes the convolution, inside its buffers, and leaves what is to be clean so."""
+    layer, source, x, residual, expected = given
+    for option in options:
         kernel = call(layer, option, features)
         inputs = [flat(x, source), flat(residual, layer.target)]
         if kernel.in_place:
@@ -61,6 +75,27 @@ def test_every_size_is_convolved_within_its_buffers(size, clean, target):
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
         if clean:
             np.testing.assert_array_equal(flat(found[None], layer.target), y)
+
+
+@pytest.mark.parametrize("target", TARGETS[1:])
+@pytest.mark.parametrize("size", DILATED)
+def test_dilated_windows_are_convolved(size, target):
+    height, width, outputs, dilation = DILATED[size]
+    features = isa(target, 1 + len(size) % 2)
+    given = problem((height, width, max(dilation), outputs), features.lanes, clean=True, dilation=dilation)
+    computes(target, features, given, offered(given[0], target, features)[::2], clean=True)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("target", TARGETS[1:])
+def test_several_blocks_of_tiles_meet_a_point_of_the_weights_together(target, threads):
+    features = isa(target, threads)
+    given = problem((28, 28, 2, 6), features.lanes, clean=True, dilation=(2, 2))
+    options = offered(given[0], target, features)
+    wide = [replace(option, params=replace(option.params, wide=wide)) for option in options[::2]
+            for wide in range(2, option.params.blocks + 1) if option.params.blocks % wide == 0]
+    assert wide
+    computes(target, features, given, wide, clean=True)
 
 
 @pytest.mark.parametrize("target", TARGETS[1:])

@@ -2,9 +2,12 @@
 
 Of every tile of 2 x 2 output pixels, the 4 x 4 inputs d that they read become the 16 points of B^T d B, which are
 multiplied with those of the weight (`kernels.packing.winograd`), summed over the channels and become the pixels by
-A^T m A (Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, section 4.1). Tiles lie on the lanes: a row
-of them takes whole vectors, or a power of two lanes that share one. A block of tiles is transformed for all channels
-into a scratch; then every block of output channels is multiplied point by point and written through the epilogue.
+A^T m A (Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, section 4.1). Where the window is dilated,
+so is the tile: its pixels lie as far apart, and tiles between each other's pixels. Tiles lie on the lanes: a row of
+them takes whole vectors, or a power of two lanes that share one. A block of tiles is transformed for all channels into
+a scratch; then every block of output channels is multiplied point by point and written through the epilogue. Where
+weights or a block's points are more than a cache holds, several blocks are transformed; every point of the weights
+meets them all, and what they become is written when all are done.
 
 A pixel meets only the products of outputs that read it, so that NaN travels as in other kernels; an infinity may
 become NaN. Sums differ from those of the plain convolution by some 1e-6 of the largest.
@@ -47,6 +50,8 @@ from sparsec.target import Target
 SIDE = 4  # of a tile's inputs and of its points
 WIDTHS, HEIGHTS = (1, 2, 4), (4, 6, 7, 8, 12, 16)  # of register blocks: vectors of tiles, and output channels
 TRANSFORM_IN, TRANSFORM_OUT = 96, 88  # loads that a vector of tiles takes for a channel; a store counts as two
+CROWDED = 0.25  # share of the L2 cache up to which one block's points stay while weights pass
+WIDE = 0.75  # share of the L2 cache that a point of several blocks' inputs may take
 LOST = (1.25, 2.0)  # points and weights, as a multiple of the L2 cache, of which it keeps the points, and none
 AHEAD = 256  # floats that weights are asked for before their use
 
@@ -61,6 +66,8 @@ class WinogradParams:
         target: layout of the output, a single image.
         vectors: vectors of tiles in a block.
         block: output channels of a register block; no more than there are.
+        dilation: pixels from one tap to the next, down and across.
+        wide: blocks of tiles that meet a point of the weights in turn; it divides the blocks.
         parts: shares of the output channels, for threads that there are no blocks of tiles for.
 
     """
@@ -70,13 +77,20 @@ class WinogradParams:
     target: PaddedFlat
     vectors: int
     block: int
+    dilation: tuple[int, int] = (1, 1)
+    wide: int = 1
     parts: int = 1
+
+    @property
+    def tile_rows(self) -> int:
+        """Rows of tiles."""
+        return _tiles(self.target.height, self.dilation[0])
 
     @property
     def slots(self) -> int:
         """Lanes that a row of tiles takes: whole vectors, or a power of two."""
-        tiles, lanes = -(-self.target.width // 2), self.stencil.lanes
-        return round_up(tiles, lanes) if tiles > lanes else 1 << (tiles - 1).bit_length()
+        tiles, lanes = _tiles(self.target.width, self.dilation[1]), self.stencil.lanes
+        return round_up(tiles, lanes) if tiles > lanes else max(self.dilation[1], 1 << (tiles - 1).bit_length())
 
     @property
     def columns(self) -> int:
@@ -91,12 +105,12 @@ class WinogradParams:
     @property
     def across(self) -> int:
         """Blocks side by side; there are as many as have tiles."""
-        return -(-self.target.width // (2 * self.columns))
+        return -(-_tiles(self.target.width, self.dilation[1]) // self.columns)
 
     @property
     def blocks(self) -> int:
         """Blocks of tiles."""
-        return -(-self.target.height // (2 * self.rows)) * self.across
+        return -(-self.tile_rows // self.rows) * self.across
 
     @property
     def row_blocks(self) -> int:
@@ -114,21 +128,53 @@ class WinogradParams:
         return self.rows * self.line + self.stencil.lanes
 
     @property
+    def tile(self) -> int:
+        """Tiles of a block."""
+        return self.vectors * self.stencil.lanes
+
+    @property
     def fits(self) -> bool:
         """Whether blocks are whole rows of tiles, or rows whole blocks."""
-        tile = self.vectors * self.stencil.lanes
-        return tile % self.slots == 0 or self.slots % tile == 0
+        return self.tile % self.slots == 0 or self.slots % self.tile == 0
+
+    @property
+    def points(self) -> int:
+        """Floats of the points of a block."""
+        return POINTS * self.stencil.channels * self.tile
+
+    @property
+    def products(self) -> int:
+        """Floats of the products of a block of tiles and one of output channels."""
+        return POINTS * self.block * self.tile
+
+
+def _tiles(pixels: int, dilation: int) -> int:
+    """Tiles along a side: each takes a pixel and the next of the same phase."""
+    return pixels // (2 * dilation) * dilation + min(dilation, pixels % (2 * dilation))
+
+
+def _dilation(stencil: Stencil, row_stride: int) -> tuple[int, int] | None:
+    """How far the taps of a 3 x 3 window lie apart, down and across; None for other taps."""
+    taps = stencil.taps
+    if len(taps) != TAPS:
+        return None
+    down, across = (taps[3] - taps[0]) // row_stride, taps[1] - taps[0]
+    same = all(tap == taps[0] + i // 3 * down * row_stride + i % 3 * across for i, tap in enumerate(taps))
+    return (down, across) if same and down > 0 and across > 0 else None
 
 
 def reject(layer: StencilProduct, isa: Isa) -> str | None:
     """Why there is no such kernel for a layer, or None."""
-    target, taps = layer.target, layer.stencil.taps
+    target = layer.target
     if isa.neon or isa.lanes <= SIDE:
         return "its vectors have eight lanes at least"
     if target is None or layer.stencil.segments > 1 or layer.groups > 1:
         return "it computes images of one group"
-    if len(taps) != TAPS or any(tap != taps[0] + i // 3 * target.row_stride + i % 3 for i, tap in enumerate(taps)):
+    dilation = _dilation(layer.stencil, target.row_stride)
+    if dilation is None:
         return "it computes windows of 3 x 3 pixels"
+    if isa.lanes % dilation[1]:
+        return "it computes windows whose dilation divides a vector"
     return "it computes one image at a time" if target.batch > 1 else None
 
 
@@ -136,17 +182,36 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
     """Every register block worth pricing: the tallest that fits, for every width of tiles."""
     outputs = layer.stencil.outputs
     assert layer.target is not None  # see `reject`
+    dilation = _dilation(layer.stencil, layer.target.row_stride)
+    assert dilation is not None
     for vectors in WIDTHS if outputs >= SIDE else ():
         fit = [r for r in HEIGHTS if r <= outputs and 4 * r * vectors <= 3 * isa.registers
                and (vectors == 1 or r * (vectors + 1) < isa.registers)]
         for block in fit[-2:]:
             epilogue = replace(layer.epilogue, in_place=layer.epilogue.in_place and outputs % block == 0)
-            params = WinogradParams(layer.stencil, epilogue, layer.target, vectors, block)
-            if params.blocks < isa.threads:
-                params = replace(params, parts=isa.threads)
-            if params.fits and (vectors == 1 or params.rows <= -(-layer.target.height // 2)):
-                yield Option("dense", "gemm/winograd", f"V={vectors} R={block}", params,
-                             4 * POINTS * outputs * layer.stencil.channels, work(params, target), "f32", ieee=False)
+            params = WinogradParams(layer.stencil, epilogue, layer.target, vectors, block, dilation)
+            if params.fits and (vectors == 1 or params.rows <= params.tile_rows):
+                for wide in _widths(params, target):
+                    yield _option(replace(params, wide=wide), target, isa)
+
+
+def _widths(params: WinogradParams, target: Target) -> list[int]:
+    """Blocks at a time: one, and where its points fill the L2 cache, as many as leave their inputs of a point there."""
+    point = params.points // POINTS
+    if 4 * params.points <= CROWDED * target.l2_bytes:
+        return [1]
+    fit = [wide for wide in range(1, params.blocks + 1)
+           if params.blocks % wide == 0 and 4 * wide * point <= WIDE * target.l2_bytes]
+    return sorted({1, *fit[-1:]})
+
+
+def _option(params: WinogradParams, target: Target, isa: Isa) -> Option:
+    s = params.stencil
+    if params.blocks // params.wide < isa.threads:
+        params = replace(params, parts=isa.threads)
+    detail = f"V={params.vectors} R={params.block}" + (f" W={params.wide}" if params.wide > 1 else "")
+    return Option("dense", "gemm/winograd", detail, params, 4 * POINTS * s.outputs * s.channels, work(params, target),
+                  "f32", ieee=False)
 
 
 def recipe(params: WinogradParams) -> WinogradBlocks:
@@ -160,13 +225,14 @@ def work(params: WinogradParams, target: Target) -> Work:
     tiles, rows = p.blocks * p.vectors, p.row_blocks * p.block
     transforms = tiles * (TRANSFORM_IN * p.parts * s.channels + TRANSFORM_OUT * rows)
     steps = p.blocks * p.row_blocks * POINTS * s.channels
-    scratch = 4 * POINTS * s.channels * p.vectors * s.lanes
-    weights = 4 * POINTS * rows * s.channels
-    again = 0 if weights <= target.l2_bytes // 2 else weights * (p.blocks - 1)
+    scratch, weights = 4 * p.points, 4 * POINTS * rows * s.channels
+    again = 0 if weights <= target.l2_bytes // 2 else weights * (p.blocks // p.wide - 1)
     memory = weights + 4 * (s.x_size + s.y_size * (2 if p.epilogue.residual and not p.epilogue.in_place else 1))
     inputs = p.blocks * p.row_blocks * scratch / 2
-    # A block of outputs goes through all points and as many bytes of weights: what does not fit comes from L3.
-    beyond = ramp((scratch + weights / p.row_blocks) / target.l2_bytes, *LOST)
+    if p.wide == 1:  # A block of outputs goes through all points: what does not fit comes from L3.
+        beyond = ramp((scratch + weights / p.row_blocks) / target.l2_bytes, *LOST)
+    else:  # One point of all blocks stays; all points, and products, are fetched, written and read again.
+        beyond, again = 0.0, again + 3 * p.blocks * (scratch + 4 * p.row_blocks * p.products)
     return Work(fmas=steps * p.block * p.vectors + transforms, loads=steps * (p.block + p.vectors) + transforms,
                 groups=p.blocks * p.row_blocks * POINTS, l2_bytes=(1 - beyond) * inputs,
                 l3_bytes=again + 2 * beyond * inputs, memory_bytes=memory, kernel="gemm/winograd", pixels=s.pixels)
@@ -180,7 +246,7 @@ def build(params: WinogradParams, isa: Isa) -> Kernel:
 
 
 def _emit(b: Buffers, p: WinogradParams, isa: Isa) -> None:
-    units = p.blocks * p.parts
+    units = p.blocks // p.wide * p.parts
     if isa.threads == 1:
         _units(b, p, 0, units, (0, 1))
         return
@@ -189,28 +255,64 @@ def _emit(b: Buffers, p: WinogradParams, isa: Isa) -> None:
         _units(b, p, low, high, (thread, isa.threads))
 
 
+@dataclass(frozen=True)
+class _Scratch:
+    """What a thread computes in.
+
+    Attributes:
+        points: (block of tiles, point, channel, tile).
+        rows: lines of pixels, which the lanes of tiles are woven from and into.
+        products: (block of outputs, block of tiles, point, output, tile), of one block of outputs or of all.
+
+    """
+
+    points: Buffer
+    rows: Buffer
+    products: Buffer
+
+
 def _units(b: Buffers, p: WinogradParams, low: Expr, high: Expr, thread: tuple[Expr, int]) -> None:
-    """Units of work: a share of the output channels for a block of tiles."""
-    s, lanes = p.stencil, p.stencil.lanes
+    """Units of work: a share of the output channels for some blocks of tiles."""
+    s = p.stencil
     if s.masked:
         _clear(b, p, *thread)
-    tile = p.vectors * lanes
-    points = T.alloc_buffer((POINTS * s.channels * tile,), "float32")
-    rows = T.alloc_buffer((2 * SIDE * p.lines,), "float32")
-    products = T.alloc_buffer((POINTS * p.block * tile,), "float32")
+    scratch = _Scratch(*(T.alloc_buffer((size,), "float32") for size in (
+        p.wide * p.points, 2 * SIDE * p.lines, p.products * p.wide * (p.row_blocks if p.wide > 1 else 1))))
     with T.serial(low, high) as unit:
-        number = T.Bind(T.floordiv(unit, p.parts))
-        row = T.Bind(T.floordiv(number, p.across) * p.rows)
-        column = T.Bind(T.floormod(number, p.across) * p.line)
+        first = T.Bind(T.floordiv(unit, p.parts) * p.wide)
         part = T.Bind(T.floormod(unit, p.parts))
-        with T.serial(0, s.channels) as channel:
-            _transform_inputs(b, p, rows, points, channel, row, column)
-        with T.serial(part * p.row_blocks // p.parts, (part + 1) * p.row_blocks // p.parts) as block:
-            _multiply(b, p, points, products, block)
-            first = T.Bind(T.min(block * p.block, s.outputs - p.block))
-            with T.serial(0, p.block) as r:
-                _transform_outputs(p, products, rows, r)
-                _write(b, p, rows, first + r, row, column)
+        with T.serial(0, p.wide) as w, T.serial(0, s.channels) as channel:
+            _transform_inputs(b, p, scratch, w, channel, first + w)
+        begin, end = part * p.row_blocks // p.parts, (part + 1) * p.row_blocks // p.parts
+        if p.wide == 1:
+            with T.serial(begin, end) as block:
+                with T.serial(0, POINTS) as point:
+                    _multiply(b, p, scratch, point, block, 0, 0)
+                _outputs(b, p, scratch, block, first, 0)
+            return
+        with T.serial(0, POINTS) as point, T.serial(begin, end) as block, T.serial(0, p.wide) as w:
+            _multiply(b, p, scratch, point, block, w, (block * p.wide + w) * p.products)
+        with T.serial(begin, end) as block, T.serial(0, p.wide) as w:
+            _outputs(b, p, scratch, block, first + w, (block * p.wide + w) * p.products)
+
+
+def _place(p: WinogradParams, number: Expr) -> tuple[Expr, Expr]:
+    """The first row of tiles of a block, and its first column of pixels."""
+    return T.Bind(T.floordiv(number, p.across) * p.rows), T.Bind(T.floormod(number, p.across) * p.line)
+
+
+def _pixel(tile: Expr, dilation: int) -> Expr:
+    """The first of a tile's pixels along a side."""
+    return 2 * tile if dilation == 1 else T.floordiv(tile, dilation) * (2 * dilation) + T.floormod(tile, dilation)
+
+
+def _outputs(b: Buffers, p: WinogradParams, scratch: _Scratch, block: Expr, number: Expr, at: Expr) -> None:
+    """The pixels of a block of output channels and one of tiles, whose products begin at `at`."""
+    row, column = _place(p, number)
+    first = T.Bind(T.min(block * p.block, p.stencil.outputs - p.block))
+    with T.serial(0, p.block) as r:
+        _transform_outputs(p, scratch, r, at)
+        _write(b, p, scratch.rows, first + r, row, column)
 
 
 def _clear(b: Buffers, p: WinogradParams, thread: Expr, threads: int) -> None:
@@ -248,72 +350,76 @@ def _combined(d: Sequence[Expr]) -> list[Expr]:
     return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
 
 
-def _transform_inputs(b: Buffers, p: WinogradParams, rows: Buffer, points: Buffer, channel: Expr, row: Expr,
-                      column: Expr) -> None:
-    """The points of a channel of a block, (point, channel, vector).
+def _transform_inputs(b: Buffers, p: WinogradParams, scratch: _Scratch, w: Expr, channel: Expr, number: Expr) -> None:
+    """The points of a channel of a block of tiles.
 
-    Down the columns first, along rows of pixels as they lie. Across, the pixels of even and of odd columns are needed,
-    and those two columns further: the rows are written from both columns on.
+    Down the columns first, along rows of pixels as they lie. Across, the pixels of a tile's first two columns are
+    needed, and those of its other two: the rows are written from both pairs of columns on.
     """
-    s, target, lanes, tile = p.stencil, p.target, p.stencil.lanes, p.vectors * p.stencil.lanes
+    s, target, lanes, rows = p.stencil, p.target, p.stencil.lanes, scratch.rows
+    (down_by, across_by), (row, column) = p.dilation, _place(p, number)
     x = T.Bind(s.x_origin + channel * s.x_channel_stride + min(s.taps) + column)
     with T.serial(0, p.rows) as r:
-        lines = [T.Bind(x + T.min(2 * (row + r) + i, target.height + 1) * target.row_stride) for i in range(SIDE)]
+        top, last = T.Bind(_pixel(row + r, down_by)), target.height - 1 + 2 * down_by
+        lines = [T.Bind(x + T.min(top + i * down_by, last) * target.row_stride) for i in range(SIDE)]
 
         def down(width: int) -> None:
-            for shift in (0, 2):
+            for pair in range(2):
                 for begin in range(0, p.line, lanes):
-                    at, end = shift + begin, width + 2 - shift - begin
-                    d = [T.Bind(load_lanes(b["x"], line + at, lanes, 0, end)) for line in lines]
+                    at = pair * 2 * across_by + begin
+                    d = [T.Bind(load_lanes(b["x"], line + at, lanes, 0, width + 2 * across_by - at)) for line in lines]
                     for i, value in enumerate(_combined(d)):
-                        store(rows, (shift // 2 * SIDE + i) * p.lines + r * p.line + begin, value)
+                        store(rows, (pair * SIDE + i) * p.lines + r * p.line + begin, value)
 
         # The last of an odd number of columns reads one that there is not, for a pixel that is not, either.
         _inside(p, column, down)
-    even, odd = list(range(0, 2 * lanes, 2)), list(range(1, 2 * lanes, 2))
+    firsts = [lane // across_by * 2 * across_by + lane % across_by for lane in range(lanes)]
+    seconds = [lane + across_by for lane in firsts]
     for v in range(p.vectors):
         for i in range(SIDE):
-            pairs = [[T.Bind(load(rows, (shift * SIDE + i) * p.lines + (2 * v + half) * lanes, lanes))
-                      for half in range(2)] for shift in range(2)]
-            d = [T.Bind(T.Shuffle(pairs[j // 2], (even, odd)[j % 2])) for j in range(SIDE)]
+            pairs = [[T.Bind(load(rows, (pair * SIDE + i) * p.lines + (2 * v + half) * lanes, lanes))
+                      for half in range(2)] for pair in range(2)]
+            d = [T.Bind(T.Shuffle(pairs[j // 2], (firsts, seconds)[j % 2])) for j in range(SIDE)]
             for j, value in enumerate(_combined(d)):
-                store(points, ((i * SIDE + j) * s.channels + channel) * tile + v * lanes, value)
+                at = w * p.points + ((i * SIDE + j) * s.channels + channel) * p.tile + v * lanes
+                store(scratch.points, at, value)
 
 
-def _multiply(b: Buffers, p: WinogradParams, points: Buffer, products: Buffer, block: Expr) -> None:
-    """The products of a block of output channels, (point, channel, vector), summed over the inputs."""
-    s, lanes, tile = p.stencil, p.stencil.lanes, p.vectors * p.stencil.lanes
-    with T.serial(0, POINTS) as point:
-        acc = registers(p.block * p.vectors, lanes)
-        for register in range(p.block * p.vectors):
-            store(acc, register * lanes, splat(0.0, lanes))
-        weights = T.Bind((block * POINTS + point) * s.channels * p.block)
-        with T.serial(0, s.channels) as channel:
-            at = weights + channel * p.block
-            prefetch(b["values"], at + AHEAD)
-            pixels = [T.Bind(load(points, (point * s.channels + channel) * tile + v * lanes, lanes))
-                      for v in range(p.vectors)]
-            for r in range(p.block):
-                value = splat(b["values"][at + r], lanes)
-                for v in range(p.vectors):
-                    add_to(acc, (r * p.vectors + v) * lanes, value * pixels[v])
-        for register in range(p.block * p.vectors):
-            store(products, point * (p.block * tile) + register * lanes, load(acc, register * lanes, lanes))
+def _multiply(b: Buffers, p: WinogradParams, scratch: _Scratch, point: Expr, block: Expr, w: Expr, to: Expr) -> None:
+    """The products of a point of a block of output channels and one of tiles, summed over the inputs."""
+    s, lanes, tile = p.stencil, p.stencil.lanes, p.tile
+    acc = registers(p.block * p.vectors, lanes)
+    for register in range(p.block * p.vectors):
+        store(acc, register * lanes, splat(0.0, lanes))
+    weights = T.Bind((block * POINTS + point) * s.channels * p.block)
+    points = T.Bind(w * p.points + point * s.channels * tile)
+    with T.serial(0, s.channels) as channel:
+        at = weights + channel * p.block
+        prefetch(b["values"], at + AHEAD)
+        pixels = [T.Bind(load(scratch.points, points + channel * tile + v * lanes, lanes)) for v in range(p.vectors)]
+        for r in range(p.block):
+            value = splat(b["values"][at + r], lanes)
+            for v in range(p.vectors):
+                add_to(acc, (r * p.vectors + v) * lanes, value * pixels[v])
+    for register in range(p.block * p.vectors):
+        store(scratch.products, to + point * (p.block * tile) + register * lanes, load(acc, register * lanes, lanes))
 
 
-def _transform_outputs(p: WinogradParams, products: Buffer, rows: Buffer, r: Expr) -> None:
+def _transform_outputs(p: WinogradParams, scratch: _Scratch, r: Expr, begin: Expr) -> None:
     """The pixels of an output channel of a block: two lines of `rows`, each with the pixels of all rows of tiles."""
-    lanes, tile = p.stencil.lanes, p.vectors * p.stencil.lanes
-    woven = [[half * (lanes // 2) + lane // 2 + lane % 2 * lanes for lane in range(lanes)] for half in range(2)]
+    lanes, across_by = p.stencil.lanes, p.dilation[1]
+    woven = [[lane // (2 * across_by) * across_by + lane % across_by + lane // across_by % 2 * lanes
+              for lane in range(half * lanes, (half + 1) * lanes)] for half in range(2)]
     for v in range(p.vectors):
-        points = [T.Bind(load(products, (i * p.block + r) * tile + v * lanes, lanes)) for i in range(POINTS)]
+        points = [T.Bind(load(scratch.products, begin + (i * p.block + r) * p.tile + v * lanes, lanes))
+                  for i in range(POINTS)]
         columns = [points[j::SIDE] for j in range(SIDE)]
         upper = [T.Bind(m[0] + m[1] + m[2]) for m in columns]
         lower = [T.Bind(m[1] - m[2] - m[3]) for m in columns]
         for line, m in enumerate((upper, lower)):
             pair = [T.Bind(m[0] + m[1] + m[2]), T.Bind(m[1] - m[2] - m[3])]
             for half in range(2):
-                store(rows, line * p.lines + (2 * v + half) * lanes, T.Shuffle(pair, woven[half]))
+                store(scratch.rows, line * p.lines + (2 * v + half) * lanes, T.Shuffle(pair, woven[half]))
 
 
 def _write(b: Buffers, p: WinogradParams, rows: Buffer, output: Expr, row: Expr, column: Expr) -> None:
@@ -321,15 +427,17 @@ def _write(b: Buffers, p: WinogradParams, rows: Buffer, output: Expr, row: Expr,
     s, target = p.stencil, p.target
     start = T.Bind(s.y_origin + output * s.y_row_stride + column)
 
-    def line(r: Expr, number: int) -> None:
-        at = start + (2 * (row + r) + number) * target.row_stride
+    def line(r: Expr, number: int, y: Expr) -> None:
+        at = start + y * target.row_stride
         pixels = vectors_from(rows, number * p.lines + r * p.line, s.lanes)
         _inside(p, column, lambda width: _store(b, p, output, at, pixels, width))
 
-    with T.serial(0, p.rows) as r, T.If(2 * (row + r) < target.height), T.Then():
-        line(r, 0)
-        with T.If(2 * (row + r) + 1 < target.height), T.Then():
-            line(r, 1)
+    with T.serial(0, p.rows) as r:
+        y = T.Bind(_pixel(row + r, p.dilation[0]))
+        with T.If(y < target.height), T.Then():
+            line(r, 0, y)
+            with T.If(y + p.dilation[0] < target.height), T.Then():
+                line(r, 1, y + p.dilation[0])
 
 
 def _store(b: Buffers, p: WinogradParams, output: Expr, at: Expr, pixels: Callable[[Expr], Expr], count: int) -> None:
