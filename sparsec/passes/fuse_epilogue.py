@@ -1,7 +1,8 @@
 """What follows a `sparsec::Conv` or `sparsec::MatMul` moves into it: activation(conv(X, W) + B + R).
 
 As long as nothing else reads the value in between: additions, multiplications and BatchNorms by constants along the
-output channels (into W and B), one addition of a tensor of the same shape (R), and last one activation. A scale and an
+output channels (into W and B), one addition of a tensor of the same shape (R), and last one activation; or, where the
+target has kernels for it, no addition and behind the activation one product with such a tensor. A scale and an
 offset that are the same for all channels may follow one that clips: a clip(y, low, high) + d for a > 0 is
 clip(a y + d, a low + d, a high + d). An activation behind moves of all numbers comes in front of them for it.
 """
@@ -26,16 +27,19 @@ from sparsec.passes.context import Context, Report
 PLACES = {"Conv": (1, 2, 3), "MatMul": (1, 2, 3), "QConv": (SCALE, FLOAT_BIAS, R), "QMatMul": (SCALE, FLOAT_BIAS, R)}
 """By operator the input positions of what scales its outputs, of the bias and of the residual."""
 
+FLOATS = ("Conv", "MatMul")
+"""Operators whose residual may multiply."""
+
 MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 """Operators that give the same numbers other places."""
 
 
-def run(model: ir.Model, _context: Context) -> Report:
+def run(model: ir.Model, context: Context) -> Report:
     """Fuses epilogues, in place."""
     counts: Counter[str] = Counter()
     for node in list(model.graph):
         if node.domain == operators.DOMAIN and node.op_type in PLACES and node.outputs[0].dtype == ir.DataType.FLOAT:
-            while absorbed := _absorb(node):
+            while absorbed := _absorb(node) or (_product(node) if context.target.lanes else None):
                 counts[absorbed] += 1
     rewrite.clean(model)
     return Report("fuse_epilogue", bool(counts), counts)
@@ -45,6 +49,8 @@ def _absorb(node: ir.Node) -> str | None:
     """Takes one more step into the node and says which, or None if the next step is not one of its epilogue."""
     activation = node.attributes.get_string("activation", "none")
     user = rewrite.only_use(node.outputs[0])
+    if node.attributes.get_int("multiplies", 0):
+        return None
     if activation != "none":
         return _affine_behind(node, user) if activation in CLIPS and user is not None and not user.domain else None
     if user is None:
@@ -177,6 +183,22 @@ def _residual(node: ir.Node, user: ir.Node) -> str | None:
     _set_input(node, place, other)
     _become(node, user)
     return "residual"
+
+
+def _product(node: ir.Node) -> str | None:
+    """Takes y * R for a computed tensor R of y's shape, behind the activation."""
+    user, residual = rewrite.only_use(node.outputs[0]), PLACES[node.op_type][2]
+    if user is None or user.domain or user.op_type != "Mul" or node.op_type not in FLOATS or \
+            optional(node, residual) is not None:
+        return None
+    other = user.inputs[1] if user.inputs[0] is node.outputs[0] else user.inputs[0]
+    shape = static_shape(node.outputs[0])
+    if other is None or other.const_value is not None or shape is None or static_shape(other) != shape:
+        return None
+    _set_input(node, residual, other)
+    node.attributes.add(ir.AttrInt64("multiplies", 1))
+    _become(node, user)
+    return "product"
 
 
 def _activation(node: ir.Node, user: ir.Node) -> str | None:

@@ -61,9 +61,10 @@ def test_convolution(case, source_pad, target_pad, target):
     check(params_of(case, lanes, source_pad, target_pad, Epilogue()), target, threads=1 + target_pad % 2)
 
 
+@pytest.mark.parametrize("multiplies", [False, True])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_epilogue(activation):
-    epilogue = Epilogue(activation, 0.2, 0.6, residual=True)
+def test_epilogue(activation, multiplies):
+    epilogue = Epilogue(activation, 0.2, 0.6, residual=True, multiplies=multiplies)
     check(params_of("3x3 of one block", 4, 1, 1, epilogue), "cpu-generic")
 
 

@@ -1,4 +1,4 @@
-"""Products that write their result in the residual's place, and tiles that end with half a vector."""
+"""Residuals that a result takes the place of, or that multiply it, and tiles that end with half a vector."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ import pytest
 from sparsec.backends.cpu.calls import call
 from sparsec.kernels.cpu.families import FAMILIES
 from sparsec.kernels.cpu.products.layer import StencilProduct
+from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.target import resolve
 from tests.support.family_checks import SMALL, check
 from tests.support.layers import CASES, images
@@ -27,6 +28,25 @@ def test_a_result_takes_the_residuals_place(family, index):
         pytest.skip(options)
     kernels = {option.kernel: option for option in options if call(case.layer, option, features).in_place}
     for option in kernels.values():
+        check(family, case, option, features, "cpu")
+
+
+MULTIPLIED = [(name, index) for name, family in FAMILIES.items() if family.layer in (StencilProduct, RowProduct)
+              for index, case in enumerate(CASES[family.layer]) if case[-1]]
+
+
+@pytest.mark.parametrize(("name", "index"), MULTIPLIED)
+def test_a_residual_multiplies_what_the_activation_gives(name, index):
+    family, features = FAMILIES[name], isa("cpu", 1 + index % 2)
+    make, *arguments, _ = CASES[family.layer][index]
+    case, alone = make(features.lanes, *arguments, True), make(features.lanes, *arguments, False)
+    own = "shape" if family.layer is RowProduct else "epilogue"
+    layer = replace(case.layer, **{own: replace(getattr(case.layer, own), multiplies=True)})
+    case = replace(case, layer=layer, finished=lambda products: alone.finished(products) * case.inputs[1])
+    options = family.offers(layer, replace(resolve("cpu"), **SMALL), features, family.precision)
+    if isinstance(options, str):
+        pytest.skip(options)
+    for option in {option.kernel: option for option in options}.values():
         check(family, case, option, features, "cpu")
 
 

@@ -96,6 +96,13 @@ def test_a_residual_comes_before_the_activation():
     assert last.inputs[3].producer().op_type == "Conv"
 
 
+@pytest.mark.parametrize("name", [name for name in GRAPHS if "times another" in name])
+def test_a_product_of_two_layers_goes_into_one_of_them(name):
+    graph, _ = fused(GRAPHS[name])
+    assert sum(kinds(graph).values()) == 2
+    assert graph[-1].attributes.get_int("multiplies") == 1
+
+
 LEFT_ALONE = {
     "a value that is an output": (GRAPHS["output in the middle"], {"Relu": 1}),
     "a value read twice": (linear("float o", "y0 = Relu(p) y = Mul(y0, p)"), {"Relu": 1, "Mul": 1}),

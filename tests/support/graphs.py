@@ -208,6 +208,12 @@ OTHERS = {
     "scale and shift": conv("float[6,1,1] k, float[1,6,1,1] l, float one",
                             "a = Mul(c, k) b = Sub(l, a) d = Div(b, k) e = Sub(d, one) y = Add(e, one)"),
     "scale and shift behind relu": conv("float varied, float t", "r = Relu(c) m = Mul(r, varied) y = Add(t, m)"),
+    "silu of one layer times another": activation(
+        "s = Sigmoid(h) m = Mul(h, s) u = MatMul(x, other) y = Mul(m, u)", weights="float[8,6] other"),
+    "relu of one layer times another": activation(
+        "u = MatMul(x, other) r = Relu(h) y = Mul(r, u)", weights="float[8,6] other"),
+    "relu of one image times another": conv(
+        "float[6,4,1,1] other", "u = Conv(x, other) r = Relu(c) y = Mul(u, r)"),
     "subtraction of a clip": conv("float floor, float varied, float shift",
                                   "r = Clip(c, floor, varied) d = Mul(r, varied) y = Sub(shift, d)"),
     "product from the left": model(

@@ -32,7 +32,7 @@ def layer_of(node: ir.Node, isa: Isa) -> StencilProduct | RowProduct:
     sizes = static_shape(node.inputs[0]) or ()
     rows = math.prod((*sizes[:-2], sizes[-1]) if on_the_left(node) else sizes[:-1])
     shape = Matvec(weight.shape[0], weight.shape[1], rows, epilogue.activation, epilogue.alpha, epilogue.beta,
-                   epilogue.residual)
+                   epilogue.residual, epilogue.multiplies)
     return RowProduct(weight, bias, shape, facts=facts, zeros=expected_zeros(node.inputs[0]),
                       network=NETWORK.get(node) or LAYERS)
 

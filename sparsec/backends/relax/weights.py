@@ -30,7 +30,7 @@ def _constant(value: ir.Value | None) -> np.ndarray:
 
 
 def residual(node: ir.Node) -> ir.Value | None:
-    """The value that is added before the activation."""
+    """The value that is added before the activation, or multiplies behind it."""
     return optional(node, 3)
 
 
@@ -38,7 +38,8 @@ def epilogue_of(node: ir.Node) -> Epilogue:
     """The epilogue."""
     attributes = node.attributes
     return Epilogue(attributes.get_string("activation", "none"), attributes.get_float("alpha", 0.0),
-                    attributes.get_float("beta", 0.0), residual(node) is not None)
+                    attributes.get_float("beta", 0.0), residual(node) is not None,
+                    multiplies=bool(attributes.get_int("multiplies", 0)))
 
 
 def chosen(node: ir.Node) -> Option:

@@ -14,7 +14,8 @@ from onnx.reference.op_run import OpRun
 from sparsec.graph.operators import epilogue, schema
 
 DOC = """
-Y = activation(conv(X, W) + B + R), in one or two spatial dimensions.
+Y = activation(conv(X, W) + B + R), or activation(conv(X, W) + B) * R where R multiplies, in one or two spatial
+dimensions.
 
 The convolution is ONNX's, with the padding spelled out (no auto_pad) and the kernel shape taken from W.
 """
@@ -53,7 +54,7 @@ SCHEMA = schema.make(
         schema.optional("B", "T", "Bias (M,)."),
         schema.optional("R", "T", "Residual, of the shape of Y."),
     ],
-    [*GEOMETRY, *epilogue.ATTRIBUTES],
+    [*GEOMETRY, *epilogue.ATTRIBUTES, epilogue.MULTIPLIES],
     output_shape,
 )
 
@@ -90,8 +91,8 @@ class Conv(OpRun):
 
     def _run(self, X: np.ndarray, W: np.ndarray, B: np.ndarray | None = None, R: np.ndarray | None = None, *,
              strides: Sequence[int] | None, pads: Sequence[int] | None, dilations: Sequence[int] | None, group: int,
-             activation: str, alpha: float, beta: float) -> tuple[np.ndarray]:
+             activation: str, alpha: float, beta: float, multiplies: int) -> tuple[np.ndarray]:
         rank = W.ndim - 2
         y = convolve(X, W, strides or [1] * rank, pads or [0] * 2 * rank, dilations or [1] * rank, group)
         bias = None if B is None else B.reshape(-1, *[1] * rank)
-        return (epilogue.apply(y, bias, R, activation, alpha, beta),)
+        return (epilogue.apply(y, bias, R, activation, alpha, beta, multiplies=bool(multiplies)),)

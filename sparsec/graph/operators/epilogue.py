@@ -43,6 +43,8 @@ ATTRIBUTES = [
     OpSchema.Attribute("alpha", make_attribute("alpha", 0.0), "clip: minimum; leaky_relu, hard_sigmoid: slope."),
     OpSchema.Attribute("beta", make_attribute("beta", 0.0), "clip: maximum; hard_sigmoid: offset."),
 ]
+MULTIPLIES = OpSchema.Attribute("multiplies", make_attribute("multiplies", 0),
+                                "1 where R multiplies what the activation gives, instead of being added before it.")
 
 
 def check(y: Shape, channels: int, shapes: Sequence[Shape | None]) -> None:
@@ -53,9 +55,13 @@ def check(y: Shape, channels: int, shapes: Sequence[Shape | None]) -> None:
 
 
 def apply(y: np.ndarray, bias: np.ndarray | None, residual: np.ndarray | None, activation: str, alpha: float,
-          beta: float) -> np.ndarray:
-    """activation(y + bias + residual), in float32; the bias has been given a shape that broadcasts to y's."""
-    for term in (bias, residual):
+          beta: float, *, multiplies: bool = False) -> np.ndarray:
+    """activation(y + bias + residual), in float32, or activation(y + bias) * residual where it `multiplies`.
+
+    The bias has been given a shape that broadcasts to y's.
+    """
+    for term in (bias, None if multiplies else residual):
         if term is not None:
             y = y + term
-    return ACTIVATIONS[activation](y, alpha, beta).astype(np.float32)
+    y = ACTIVATIONS[activation](y, alpha, beta)
+    return (y * residual if multiplies and residual is not None else y).astype(np.float32)

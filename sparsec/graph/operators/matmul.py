@@ -15,6 +15,7 @@ from sparsec.graph.operators import epilogue, schema
 DOC = """
 Y = activation(X @ W.T + B + R) for side "right", the linear layer: X (..., K), Y (..., M).
 Y = activation(W @ X + B + R) for side "left": X (..., K, N), Y (..., M, N), with B along M.
+Where R multiplies, activation(... + B) * R.
 """
 
 
@@ -40,6 +41,7 @@ SCHEMA = schema.make(
     [
         OpSchema.Attribute("side", make_attribute("side", "right"), "Where the weight stands: right or left."),
         *epilogue.ATTRIBUTES,
+        epilogue.MULTIPLIES,
     ],
     output_shape,
 )
@@ -52,8 +54,8 @@ class MatMul(OpRun):
     op_schema = SCHEMA
 
     def _run(self, X: np.ndarray, W: np.ndarray, B: np.ndarray | None = None, R: np.ndarray | None = None, *,
-             side: str, activation: str, alpha: float, beta: float) -> tuple[np.ndarray]:
+             side: str, activation: str, alpha: float, beta: float, multiplies: int) -> tuple[np.ndarray]:
         left = side == "left"
         y = W @ X if left else X @ W.T
         bias = B[:, np.newaxis] if left and B is not None else B
-        return (epilogue.apply(y, bias, R, activation, alpha, beta),)
+        return (epilogue.apply(y, bias, R, activation, alpha, beta, multiplies=bool(multiplies)),)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.kernels.emit.epilogue import Follows
 from sparsec.kernels.emit.extremum import bind
 from sparsec.kernels.emit.tir import Expr, splat
 
@@ -229,3 +230,11 @@ ACTIVATIONS: dict[str, Callable[[Expr, int, float, float], Expr]] = {
     "gelu_tanh": _gelu_tanh,
     "gelu_narrow": _gelu_narrow,  # gelu_erf to 3e-4
 }
+
+
+def finished(e: Follows, value: Expr, lanes: int, residual: Expr | None) -> Expr:
+    """A vector of a product and its bias, with the residual of the same places and activated."""
+    if residual is not None and not e.multiplies:
+        value = value + residual
+    value = ACTIVATIONS[e.activation](value, lanes, e.alpha, e.beta)
+    return value * residual if residual is not None and e.multiplies else value

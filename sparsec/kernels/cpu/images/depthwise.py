@@ -12,7 +12,7 @@ from sparsec.graph.operators.epilogue import apply
 from sparsec.kernels.cpu.images import depthwise_large
 from sparsec.kernels.cpu.images.padded import clear_border, load_lanes, padded_rows, pixels
 from sparsec.kernels.cpu.images.window import Tile, Window, slide, taps
-from sparsec.kernels.emit.activations import ACTIVATIONS
+from sparsec.kernels.emit.activations import finished
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
@@ -76,12 +76,13 @@ def _sums(x: Expr, w: Window, tile: Tile, weights: list[Expr], bias: Expr) -> li
 
 def _finish(b: Buffers, params: DepthwiseParams, total: Expr, tile: Tile, row: int) -> Expr:
     """Residual and activation."""
+    residual = None
     e, target, first = params.epilogue, params.window.target, tile.vector * tile.lanes
     if e.residual:
         end = target.width - first if isinstance(first, int) else tile.lanes
         start = padded_rows(target).start(tile.n, tile.c, tile.row + row)
-        total = total + load_lanes(b["residual"], start + first, tile.lanes, 0, end)
-    return ACTIVATIONS[e.activation](total, tile.lanes, e.alpha, e.beta)
+        residual = load_lanes(b["residual"], start + first, tile.lanes, 0, end)
+    return finished(e, total, tile.lanes, residual)
 
 
 def reference(weight: np.ndarray, bias: np.ndarray, x: np.ndarray, params: DepthwiseParams,
@@ -96,5 +97,6 @@ def reference(weight: np.ndarray, bias: np.ndarray, x: np.ndarray, params: Depth
         total += weight[:, :, i, j, None] * images[:, :, i * dh::sh, j * dw::sw][:, :, :rows.height, :rows.width]
     y = np.full(rows.size, 0.0 if w.target.clean else np.nan, np.float32)
     residual = None if residual is None else pixels(residual, rows)
-    pixels(y, rows)[...] = apply(total, bias[:, None, None], residual, e.activation, e.alpha, e.beta)
+    pixels(y, rows)[...] = apply(total, bias[:, None, None], residual, e.activation, e.alpha, e.beta,
+                                    multiplies=e.multiplies)
     return y

@@ -21,7 +21,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import Work
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.cpu.products.tiles import LoadTile, Part, Tiles, walk
-from sparsec.kernels.emit.activations import ACTIVATIONS
+from sparsec.kernels.emit.activations import finished
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Body, Buffer, Buffers, Expr, Kernel, kernel, lanes_of, load, prefetch, splat, store
@@ -284,11 +284,9 @@ class Finish:
 
 
 def finish_vector(b: Buffers, e: Epilogue, value: Expr, at: Expr, mask: Expr) -> Expr:
-    """The vector to store: residual added, activated, and cleared where the mask is zero."""
+    """The vector to store: with its residual, activated, and cleared where the mask is zero."""
     lanes = lanes_of(value)
-    if e.residual:
-        value = value + load(b["residual"], at, lanes)
-    value = ACTIVATIONS[e.activation](value, lanes, e.alpha, e.beta)
+    value = finished(e, value, lanes, load(b["residual"], at, lanes) if e.residual else None)
     if mask is None:
         return value
     return T.reinterpret(f"float32x{lanes}", T.bitwise_and(T.reinterpret(f"int32x{lanes}", value), mask))

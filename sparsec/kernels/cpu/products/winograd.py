@@ -27,7 +27,7 @@ from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.locality import ramp
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.cpu.products.walk import clear_border, finishing_kernel
-from sparsec.kernels.emit.activations import ACTIVATIONS
+from sparsec.kernels.emit.activations import finished
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import (
@@ -444,9 +444,8 @@ def _store(b: Buffers, p: WinogradParams, output: Expr, at: Expr, pixels: Callab
     e, lanes = p.epilogue, p.stencil.lanes
     for begin in range(0, count, lanes):
         value = pixels(begin // lanes) + splat(b["bias"][output], lanes)
-        if e.residual:
-            value = value + load_lanes(b["residual"], at + begin, lanes, 0, count - begin)
-        store_lanes(b["y"], at + begin, ACTIVATIONS[e.activation](value, lanes, e.alpha, e.beta), count - begin)
+        residual = load_lanes(b["residual"], at + begin, lanes, 0, count - begin) if e.residual else None
+        store_lanes(b["y"], at + begin, finished(e, value, lanes, residual), count - begin)
 
 
 FAMILY = Family("gemm/winograd", StencilProduct, ("dense",), "fp32", candidates, recipe, build, float_product, reject)

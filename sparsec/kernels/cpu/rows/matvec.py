@@ -13,7 +13,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.operators import epilogue as operator
-from sparsec.kernels.emit.activations import ACTIVATIONS
+from sparsec.kernels.emit.activations import ACTIVATIONS, finished
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, load, parallel, prefetch, store
 
@@ -31,7 +31,7 @@ MOST_STREAMS = 4
 
 @dataclass(frozen=True)
 class Matvec:
-    """The product and what follows it; `alpha` and `beta` are the activation's, see `ACTIVATIONS`."""
+    """The product and what follows it, as in `Epilogue`; `alpha` and `beta` are the activation's."""
 
     outputs: int
     inputs: int
@@ -40,6 +40,7 @@ class Matvec:
     alpha: float = 0.0
     beta: float = 0.0
     residual: bool = False
+    multiplies: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def reference(weight: np.ndarray, x: np.ndarray, bias: np.ndarray, residual: np.
     """Y (batch, outputs) in float64 precision."""
     product = x.reshape(shape.batch, -1).astype(np.float64) @ weight.T.astype(np.float64)
     extra = None if residual is None else residual.reshape(shape.batch, -1)
-    return operator.apply(product, bias, extra, shape.activation, shape.alpha, shape.beta)
+    return operator.apply(product, bias, extra, shape.activation, shape.alpha, shape.beta, multiplies=shape.multiplies)
 
 
 def arguments(shape: Matvec, **weight: tuple[int | None, str]) -> dict[str, tuple[int | None, str]]:
@@ -212,9 +213,8 @@ def finish_vectors(b: Buffers, shape: Matvec, at: Expr, output: Expr, vectors: i
     """Bias, residual and activation of products in `y` from `at` on, whole vectors of a row from `output` on."""
     with T.serial(0, vectors) as v:
         total = load(b["y"], at + v * lanes, lanes) + load(b["bias"], output + v * lanes, lanes)
-        if shape.residual:
-            total = total + load(b["residual"], at + v * lanes, lanes)
-        store(b["y"], at + v * lanes, ACTIVATIONS[shape.activation](total, lanes, shape.alpha, shape.beta))
+        residual = load(b["residual"], at + v * lanes, lanes) if shape.residual else None
+        store(b["y"], at + v * lanes, finished(shape, total, lanes, residual))
 
 
 def finish_row(b: Buffers, shape: Matvec, sums: Buffer, start: Expr, row: Expr, lanes: int) -> None:
@@ -225,14 +225,17 @@ def finish_row(b: Buffers, shape: Matvec, sums: Buffer, start: Expr, row: Expr, 
     """
     def added(i: Expr, width: int) -> Expr:
         total = load(sums, start + i, width) + load(b["bias"], i, width)
-        return total + load(b["residual"], row + i, width) if shape.residual else total
+        return total + load(b["residual"], row + i, width) if shape.residual and not shape.multiplies else total
+
+    def multiplied(i: Expr, value: Expr, width: int) -> Expr:
+        return value * load(b["residual"], row + i, width) if shape.multiplies else value
 
     def activated(x: Expr) -> Expr:
         return ACTIVATIONS[shape.activation](x, lanes, shape.alpha, shape.beta)
 
     whole = shape.outputs - shape.outputs % lanes
     with T.serial(0, whole // lanes) as v:
-        store(b["y"], row + v * lanes, activated(added(v * lanes, lanes)))
+        store(b["y"], row + v * lanes, multiplied(v * lanes, activated(added(v * lanes, lanes)), lanes))
     if whole == shape.outputs:
         return
     # The partial vector is completed in `sums`, so that bias, residual and y are touched where they are valid only.
@@ -242,4 +245,4 @@ def finish_row(b: Buffers, shape: Matvec, sums: Buffer, start: Expr, row: Expr, 
         T.buffer_store(sums, T.float32(0), [start + i])
     store(sums, start + whole, activated(load(sums, start + whole, lanes)))
     with T.serial(whole, shape.outputs) as i:
-        T.buffer_store(b["y"], sums[start + i], [row + i])
+        T.buffer_store(b["y"], multiplied(i, sums[start + i], 1), [row + i])
