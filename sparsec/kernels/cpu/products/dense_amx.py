@@ -22,7 +22,7 @@ from sparsec.kernels.cpu.products.walk import clear_border, finish_vector, finis
 from sparsec.kernels.emit import intrinsics, tiles
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, parallel, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, held, load, parallel, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import unstored
 from sparsec.target import Target
@@ -85,11 +85,10 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
     """Both modes with every block, as large bands as the L2 cache keeps."""
     s = layer.stencil
     offsets = len(s.taps) > 1 and s.segments == 1 and s.x_channel_stride % s.lanes == 0
-    epilogue = replace(layer.epilogue, in_place=False)
     for mode in ("im2col", "taps") if offsets else ("im2col",):
         for shared in ("pixels", "outputs") if isa.threads > 1 else ("pixels",):
             for tall, wide in BLOCKS:
-                one, two = (DenseAmxParams(s, mode, tall, wide, band, shared, epilogue) for band in (1, 3))
+                one, two = (DenseAmxParams(s, mode, tall, wide, band, shared, layer.epilogue) for band in (1, 3))
                 share = -(-one.groups // isa.threads) if shared == "pixels" else one.groups
                 each = max(1, (two.scratch - one.scratch) // 2)
                 most = max(1, int(BAND_SHARE * target.l2_bytes / WORD_BYTES - one.scratch) // each + 1)
@@ -122,7 +121,7 @@ def reference(weight: np.ndarray, columns: np.ndarray, _params: DenseAmxParams) 
 def work(params: DenseAmxParams, isa: Isa, l1_bytes: int) -> Work:
     """What a run costs."""
     p, s = params, params.stencil
-    alone, residual = p.shared == "pixels", p.epilogue.residual
+    alone, residual = p.shared == "pixels", p.epilogue.residual and not p.epilogue.in_place
     bands, copies = -(-p.groups // p.band), 1 if alone else isa.threads
     paired = copies * p.words * (p.columns if p.mode == "im2col" else bands * p.read)
     finished = p.columns * s.outputs
@@ -244,10 +243,14 @@ def _finish(b: Buffers, p: DenseAmxParams, sums: Buffer, block: Expr, group: Exp
         places.append((T.Bind(s.y_origin + T.floordiv(vector, s.vectors) * s.y_segment_stride + start), mask))
     with T.serial(0, T.min(p.block, s.outputs - block * p.block)) as i:
         row = T.Bind(block * p.block + i)
+        results = []
         for column, (y, mask) in enumerate(places):
-            at = y + row * s.y_row_stride
+            at = T.Bind(y + row * s.y_row_stride)
             value = load(sums, (i * p.wide + column) * lanes, lanes) + splat(b["bias"][row], lanes)
-            store(b["y"], at, finish_vector(b, p.epilogue, value, at, mask))
+            results.append((at, held(finish_vector(b, p.epilogue, value, at, mask))))
+        # Stored behind all loads: the last vector may be there twice, and its residual lie where it is stored.
+        for at, result in results:
+            store(b["y"], at, result)
 
 
 FAMILY = Family("gemm/amx", StencilProduct, ("dense",), "bf16", candidates, unstored(pack), build, reference, reject)
