@@ -15,6 +15,10 @@ PER_GROUP, PER_CHANNEL = 18, 21
 """Opsets of GroupNormalization: a scale for every group, which ONNX has deprecated, and one for every channel."""
 
 
+BATCHED = 2
+"""The rank of a batch of signals without a dimension for their numbers."""
+
+
 def check_kinds(model: onnx.ModelProto) -> None:
     """Refuse maps, which onnx-ir does not read.
 
@@ -34,7 +38,8 @@ def check_kinds(model: onnx.ModelProto) -> None:
 def settle(model: ir.Model) -> None:
     """Rewrite nodes in place, as far as that needs no shapes.
 
-    An `auto_pad` without a word is none; RoiAlign's mode may be in capitals; GroupNormalization of opsets 18 to 20.
+    An `auto_pad` without a word is none; RoiAlign's mode may be in capitals; STFT gives one side where it does not say;
+    GroupNormalization of opsets 18 to 20.
 
     Raises:
         ModelError: a node normalises no groups.
@@ -49,6 +54,8 @@ def settle(model: ir.Model) -> None:
             node.attributes.pop("auto_pad")
         if node.op_type == "RoiAlign" and (mode := _word(node, "mode")):
             node.attributes.add(ir.AttrString("mode", mode.lower()))
+        if node.op_type == "STFT" and "onesided" not in node.attributes:
+            node.attributes.add(ir.AttrInt64("onesided", 1))
         if node.op_type == "GroupNormalization" and PER_GROUP <= version < PER_CHANNEL:
             _write_out(node)
 
@@ -66,6 +73,16 @@ def scalars(model: ir.Model) -> bool:
             shape = definition.constant([], np.int64)
             node.replace_input_with(index, definition.put("Reshape", node.inputs[index], shape))
     return found
+
+
+def signals(model: ir.Model) -> bool:
+    """Give signals of STFT a last dimension, of real numbers, where PyTorch leaves it out; whether there are any."""
+    found = [node for node in model.graph.all_nodes() if node.op_type == "STFT" and not node.domain
+             and (x := node.inputs[0]) is not None and x.shape is not None and len(x.shape) == BATCHED]
+    for node in found:
+        definition = GraphDefinition(node)
+        node.replace_input_with(0, definition.put("Unsqueeze", node.inputs[0], definition.constant([2], np.int64)))
+    return bool(found)
 
 
 def _word(node: ir.Node, name: str) -> str | None:

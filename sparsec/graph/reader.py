@@ -139,7 +139,7 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
     _settle_empty(model)
     sequences.resolve(model)
     infer(model, where, declared)
-    if lenient.scalars(model) | (symbolic and implied.settle(model)):
+    if lenient.scalars(model) | lenient.signals(model) | (symbolic and implied.settle(model)):
         infer(model, where, declared)
     check_types(model, where)
     own = model.graph.opset_imports[""]

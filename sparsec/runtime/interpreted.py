@@ -111,6 +111,21 @@ class ScatterND(OpRun):
         return (scatter_nd(data, indices, updates, reduction),)
 
 
+class Pad(OpRun):
+    """Elements put around a tensor, or cut off where a number of them is negative, before others are repeated."""
+
+    op_domain = ""
+
+    def _run(self, x: np.ndarray, pads: Any = None, value: Any = None, axes: Any = None, mode: str = "constant",
+             ) -> tuple[np.ndarray]:
+        ends, given = np.zeros((x.ndim, 2), np.int64), np.reshape(pads, (2, -1)).T
+        ends[np.arange(x.ndim) if axes is None else np.reshape(axes, -1)] = given
+        cut = tuple(slice(max(0, -front), size + min(0, back))
+                    for (front, back), size in zip(ends.tolist(), x.shape, strict=True))
+        how = {} if mode != "constant" or value is None else {"constant_values": np.reshape(value, ())}
+        return (np.pad(x[cut], np.maximum(ends, 0), mode, **how),)  # type: ignore[call-overload]  # a mode by its name
+
+
 class Unique(OpRun):
     """The elements, or slices along an axis, that differ: sorted, or as they come first."""
 
@@ -169,9 +184,10 @@ def _extents(given: Sequence[int], wanted: Sequence[int], policy: str) -> list[t
 
 def _cropped(x: np.ndarray, axis: int, out: int, region: Sequence[float], attributes: Mapping[str, Any]) -> np.ndarray:
     """An axis resampled between two places of it, from 0 to 1; outside of the image is a value of its own."""
-    size, (start, end) = x.shape[axis], map(float, region)
-    steps = np.arange(out) * (end - start) / (out - 1) if out > 1 else np.full(out, (end - start) / 2)
-    places = (start + steps) * (size - 1)
+    size, (start, end) = x.shape[axis], np.asarray(region, np.float32)
+    last = np.float32(size - 1)  # in 32 bits, in onnxruntime's order, which decide what is outside
+    steps = np.arange(out, dtype=np.float32) * (end - start) * last
+    places = start * last + steps / np.float32(out - 1) if out > 1 else np.full(out, (start + end) * last / 2)
     table = sampled_axis(places, size, 1.0, attributes)
     y = _resampled(x, axis, table.places, None if attributes["mode"] == "nearest" else table.factors)
     outside = ((places < 0) | (places > size - 1)).reshape(-1, *[1] * (x.ndim - axis - 1))
@@ -195,6 +211,6 @@ RESIZE = {"mode": "nearest", "nearest_mode": "round_prefer_floor", "coordinate_t
           "extrapolation_value": 0.0}
 """What ONNX's attributes are where they are not given."""
 
-OPERATORS: list[type[OpRun]] = [NonMaxSuppression, GatherND, Resize, ScatterElements, ScatterND, Unique,
+OPERATORS: list[type[OpRun]] = [NonMaxSuppression, GatherND, Pad, Resize, ScatterElements, ScatterND, Unique,
                               *control.OPERATORS]
 """By their class names."""

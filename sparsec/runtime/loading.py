@@ -105,6 +105,8 @@ def _direct(library: Any, constants: Sequence[Any], tensors: Sequence[Any], mani
         ArtifactError: the library's functions take other memory than the manifest says.
 
     """
+    if any(0 in spec.shape for spec in (*manifest.inputs, *manifest.outputs)):
+        return None  # numpy strides what is empty as TVM does not
     outputs = [aligned(spec.shape, element_type(spec.dtype)) for spec in manifest.outputs]
     if manifest.workspace is None or manifest.parts > 1 or sum(array.nbytes for array in outputs) > COPIED_BYTES:
         return None

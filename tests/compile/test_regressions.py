@@ -37,6 +37,21 @@ def test_outputs_match_onnxruntime(network, target):
     assert artifact.report["verification"]["inputs"] > 0
 
 
+def test_blocks_of_4_bits_may_be_turned():
+    turned = model("g (float[3,32] x) => (float[3,6] y) <int4[6,32] q, float[6,2] s, int4[6,2] z>"
+                   "{ d = DequantizeLinear<axis=1, block_size=16>(q, s, z) t = Transpose<perm=[1,0]>(d) "
+                   "y = MatMul(x, t) }", opset=21, q=np.arange(192) % 16 - 8)
+    assert max(sparsec.compile(turned, tune="off").report["verification"]["relative_error"].values()) < 1e-4
+
+
+def test_inputs_without_elements():
+    empty = model("g (float[2,2,0,8] past, float[2,2,3,8] x) => (float[2,2,3,8] y) "
+                  "{ r = Relu(x) y = Concat<axis=2>(past, r) }")
+    session = sparsec.InferenceSession(sparsec.compile(empty, tune="off"))
+    x = np.ones((2, 2, 3, 8), np.float32)
+    np.testing.assert_array_equal(session.run(None, {"past": np.zeros((2, 2, 0, 8), np.float32), "x": x})[0], x)
+
+
 def test_the_bits_of_truth_are_a_byte():
     bits = model("g (bool[4] x) => (uint8[4] y, bool[4] z) { y = BitCast<to=2>(x) z = BitCast<to=9>(y) }", opset=26)
     x = np.array([True, False, True, True])

@@ -22,6 +22,11 @@ ROTARY_APART = f"""{HEADER} m (float[b, 2, s, 8] x, float[b, s, 4] cos, float[b,
 NORM = f"""{HEADER} m (float[b, s, 8] x) => (float[b, s, 5] y) <float[8] g = {{1, 2, 3, 4, 5, 6, 7, 8}}> {{
   n = RMSNormalization<axis=-1, epsilon=0.001>(x, g)
   w = Constant<value = float[8, 5] {{WEIGHT}}>() y = MatMul(n, w) }}"""
+SCORES = f"""{HEADER} m (float[b, 4, s, 8] q, float[b, 4, t, 8] k, float[b, 4, t, 6] v, MASK)
+  => (float[b, 4, s, 6] y, float[b, 4, s, t] p) {{
+  y, nk, nv, p = Attention<scale=0.3, qk_matmul_output_mode=MODE>(q, k, v, mask) }}"""
+WINDOWS = f"""{HEADER.replace("23", "25")} m (float[b, 4, s, 8] q, float[b, 4, s, 8] k, float[b, 4, s, 6] v)
+  => (float[b, 4, s, 6] y) {{ y = Attention<left_window_size=LEFT, right_window_size=RIGHT>(q, k, v) }}"""
 FILLED = f"""{HEADER.replace("23", "24")} m (float[b, 2, s, 8] q, float[b, 2, t, 8] k, float[b, 2, t, 8] v, int64[b] n)
   => (float[b, 2, s, 8] y) {{ y = Attention<is_causal=1>(q, k, v, , , , n) }}"""
 
@@ -32,6 +37,11 @@ CASES = {
     "mask": APART.replace("MASK", "bool[b, 1, s, t] mask").replace("CAUSAL", "0"),
     "mask of floats": APART.replace("MASK", "float[s, t] mask").replace("CAUSAL", "1"),
     "filled": FILLED,
+    "scores, capped": SCORES.replace("MODE", "1, softcap=1.5, is_causal=1").replace("MASK", "bool[b, 1, s, t] mask"),
+    "scores with a mask": SCORES.replace("MODE", "2").replace("MASK", "float[s, t] mask"),
+    "weights": SCORES.replace("MODE", "3").replace("MASK", "bool[b, 1, s, t] mask"),
+    "windows": WINDOWS.replace("LEFT", "1").replace("RIGHT", "0"),
+    "windows on the right": WINDOWS.replace("LEFT", "-1").replace("RIGHT", "2"),
     "rotary": ROTARY.replace("HALF", "8").replace("MORE", "interleaved=0"),
     "rotary in part, interleaved": ROTARY.replace("HALF", "3").replace("MORE", "interleaved=1, rotary_embedding_dim=6"),
     "rotary of heads": ROTARY_APART,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+from sparsec.graph.compare import run_onnxruntime
 from sparsec.runtime.interpreted import OPERATORS
 from tests.support.texts import model
 
@@ -38,6 +39,31 @@ def test_slices_are_gathered_as_the_reference_does(data, indices, batch):
                            x=rng.random(data).astype(np.float32), i=rng.integers(-2, 2, indices))
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == expected.dtype
+
+
+@pytest.mark.parametrize("mode", ["edge", "reflect", "constant", "wrap"])
+def test_what_is_cut_off_is_not_repeated(mode):
+    proto = model(f'g (float x, int64 p, int64 a) => (float y) {{ y = Pad<mode="{mode}">(x, p, , a) }}', opset=19)
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    feeds = {"x": x, "p": np.array([1, -1, 2, 0]), "a": np.array([-1, 0])}
+    (found,) = ReferenceEvaluator(proto, new_ops=OPERATORS).run(None, feeds)
+    np.testing.assert_array_equal(found, np.pad(x[1:], ((0, 0), (1, 2)), mode))
+
+
+RESIZES = ['mode="linear", antialias=1, axes=[-1,-2]', 'mode="cubic", antialias=1, axes=[1,0]',
+           'mode="cubic", exclude_outside=1, axes=[1,0], coordinate_transformation_mode="half_pixel_symmetric"',
+           'mode="linear", axes=[-1,0], coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=3.0']
+
+
+@pytest.mark.parametrize("attributes", RESIZES)
+@pytest.mark.parametrize("scales", [(0.6, 0.45), (1.7, 2.3)])
+def test_resizing_is_onnxruntimes(attributes, scales):
+    proto = model(f"g (float[9,11] x) => (float y) <float[2] s, float[4] r> {{ y = Resize<{attributes}>(x, r, s) }}",
+                  opset=18, s=scales, r=(0.1, 0.2, 0.9, 1.1))
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    feeds = {"x": np.random.default_rng(0).random((9, 11), np.float32)}
+    (found,) = ReferenceEvaluator(proto, new_ops=OPERATORS).run(None, feeds)
+    np.testing.assert_allclose(found, run_onnxruntime(proto, feeds)[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("reduction", ["none", "add", "mul", "max", "min"])

@@ -56,6 +56,17 @@ def test_range_of_tensors_of_one_element():
     np.testing.assert_allclose(session.run(None, feeds)[0], feeds["x"] + 3 * np.arange(4), rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [200, "n"])
+def test_signals_as_pytorch_writes_them(size):
+    model = proto(17, f"""g (float[2,{size}] x) => (float[2,frames,17,2] y)
+        <int64 step = {{10}}, int64 length = {{32}}, int64 size = {{32}}>
+        {{ w = HannWindow(size) y = STFT(x, step, w, length) }}""")
+    session = sparsec.InferenceSession(sparsec.compile(model, tune="off"))
+    for samples in (200,) if size == 200 else (200, 64):
+        feeds = {"x": RNG.normal(size=(2, samples)).astype("f4")}
+        np.testing.assert_allclose(session.run(None, feeds)[0], run_onnxruntime(model, feeds)[0], rtol=1e-4, atol=1e-4)
+
+
 def test_maps_are_refused_by_name():
     node = onnx.helper.make_node("ZipMap", ["x"], ["scores"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])
     kind = onnx.helper.make_map_type_proto(onnx.TensorProto.INT64, onnx.helper.make_tensor_type_proto(1, []))

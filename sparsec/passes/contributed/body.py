@@ -47,7 +47,8 @@ class Body(GraphDefinition):
     def result(self, index: int, value: ir.Value) -> None:
         """Let a value stand for an output of the node, if it has that output."""
         if index < len(self.node.outputs) and self.node.outputs[index].name:
-            rewrite.take_over(value, self.node.outputs[index])
+            own = value if value.producer() is not None else self.put("Identity", value)  # inputs keep their names
+            rewrite.take_over(own, self.node.outputs[index])
 
     def wants(self, index: int) -> bool:
         """Whether something reads an output."""

@@ -24,8 +24,6 @@ HIDDEN = float("-inf")
 
 def attention(b: Body) -> None:
     """Attention on projections (batch, tokens, features) or on heads (batch, heads, tokens, depth), with its caches."""
-    if b.wants(3):
-        raise b.refused("it gives the scores")
     apart = b.rank(b.needed(0)) == 4  # heads are a dimension
     heads, groups = (b.dim(b.needed(0), 1), b.dim(b.needed(1), 1)) if apart else (
         b.integer("q_num_heads"), b.integer("kv_num_heads"))
@@ -43,13 +41,17 @@ def attention(b: Body) -> None:
         k, v = b.put("Gather", k, index, axis=1), b.put("Gather", v, index, axis=1)
     scores = b.put("Mul", b.put("MatMul", q, b.put("Transpose", k, perm=[0, 1, 3, 2])),
                    b.number(b.real("scale", 0.0) or 1 / math.sqrt(depth)))
-    scores = b.capped(scores, b.real("softcap", 0.0))
-    if bias is not None:
-        scores = b.put("Add", scores, bias)
-    y = b.put("MatMul", b.put("Softmax", scores, axis=-1), v)
+    capped = b.capped(scores, b.real("softcap", 0.0))
+    hidden = capped if bias is None else b.put("Add", capped, bias)
+    weights = b.put("Softmax", hidden, axis=-1)
+    y = b.put("MatMul", weights, v)
     if bias is not None and guarded:  # a query that sees no key gives zeros
         seen = b.put("Greater", b.highest(bias), b.number(HIDDEN))
         y = b.put("Where", seen, y, b.number(0))
+        weights = b.put("Where", seen, weights, b.number(0)) if b.wants(3) else weights
+    if b.wants(3):  # of which ONNX infers none, or no keys
+        b.node.outputs[3].shape = ir.Shape([None] * 4)
+    b.result(3, (scores, capped, hidden, weights)[b.integer("qk_matmul_output_mode")])
     b.result(0, y if apart else b.reshape(b.put("Transpose", y, perm=[0, 2, 1, 3]), 0, 0, -1))
 
 
@@ -70,18 +72,24 @@ def _bias(b: Body, q: ir.Value, k: ir.Value, past: ir.Value | None) -> tuple[ir.
     if mask is not None:
         terms.append(b.put("Where", mask, b.number(0), b.number(HIDDEN)) if mask.dtype == ir.DataType.BOOL else mask)
     keys = b.length(k, 2)
-    if b.integer("is_causal"):
+    left, right = b.integer("left_window_size", -1), b.integer("right_window_size", -1)
+    if b.integer("is_causal") or left >= 0 or right >= 0:
         offset = b.integers(0) if past is None else b.reshape(b.length(past, 2), 1)
         if past is None and filled is not None:
             offset = b.unsqueeze(b.put("Sub", filled, b.length(q, 2)), 1, 2)  # of every text
         at = b.put("Add", b.unsqueeze(_range(b, b.length(q, 2)), 1), offset)
-        late = b.put("Greater", b.unsqueeze(_range(b, keys), 0), at)
-        late = late if past is not None or filled is None else b.unsqueeze(late, 1)
-        terms.append(b.put("Where", late, b.number(HIDDEN), b.number(0)))
+        ends = [("Greater", right)] if right >= 0 and not b.integer("is_causal") else []
+        ends += [("Greater", 0)] if b.integer("is_causal") else []
+        ends += [("Less", -left)] if left >= 0 else []
+        for side, distance in ends:
+            bound = b.put("Add", at, b.integers(distance)) if distance else at
+            beyond = b.put(side, b.unsqueeze(_range(b, keys), 0), bound)
+            beyond = beyond if past is not None or filled is None else b.unsqueeze(beyond, 1)
+            terms.append(b.put("Where", beyond, b.number(HIDDEN), b.number(0)))
     if filled is not None:
         inside = b.put("Less", b.unsqueeze(_range(b, keys), 0), b.unsqueeze(filled, 1))
         terms.append(b.unsqueeze(b.put("Where", inside, b.number(0), b.number(HIDDEN)), 1, 2))
-    return (b.add(*terms) if terms else None), mask is not None or filled is not None
+    return (b.add(*terms) if terms else None), mask is not None or filled is not None or left >= 0
 
 
 def rotary(b: Body) -> None:

@@ -95,15 +95,17 @@ def _move(node: ir.Node, codes: Codes) -> None:
     def moved(array: np.ndarray) -> np.ndarray:
         return np.asarray(run_node(node, [np.ascontiguousarray(array), *others], opsets)[0])
 
-    scale, zero = (moved(np.broadcast_to(array, codes.codes.shape)) for array in (codes.scale, codes.zero_point))
+    narrow = codes.codes.dtype.name in NARROW
+    own = codes.codes.astype(np.int8) if narrow else codes.codes
+    scale, zero = (moved(np.broadcast_to(array, own.shape)) for array in (
+        codes.scale, codes.zero_point.astype(np.int8) if narrow else codes.zero_point))
     axis = _only_axis(scale, zero)
     if axis is None:
         fold(node, moved(codes.values()))
         return
     name = node_name(node)
     parameters = [_along(array, axis) for array in (scale, zero)]
-    arrays = {"codes": moved(codes.codes), "scale": parameters[0],
-              "zero_point": parameters[1].astype(codes.codes.dtype)}
+    arrays = {"codes": moved(own), "scale": parameters[0], "zero_point": parameters[1].astype(own.dtype)}
     inputs = [add_constant(node.graph, f"{name}.{suffix}", array) for suffix, array in arrays.items()]
     dequantize = ir.node("DequantizeLinear", inputs, {} if axis < 0 else {"axis": axis}, name=f"{name}.dequantize")
     node.prepend(dequantize)
