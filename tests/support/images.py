@@ -33,6 +33,16 @@ NETWORKS = {
   <float[8, 1, 3, 3] k, float[8, 8, 3, 1] l> {{
   c = Conv<pads=[1,1,1,1]>(x, k) r = Relu(c) y = Conv<pads=[1,0,1,0], strides=[2,1]>(r, l) }}""",
                                 [(1, 1, 9, 12), (2, 1, 30, 12)]),
+    "volumes": (f"""{HEADER} g (float[n, 2, d, h, w] x) => (float[n, 3, i, j, l] y)
+  <float[16, 2, 3, 5, 5] stem, float[16] b, float[16, 1, 3, 3, 3] k, float[24, 16, 3, 1, 1] m,
+   float[24, 16, 2, 2, 2] up, float[3, 32, 3, 3, 3] o, float[5] scales = {{1.0, 1.0, 2.0, 1.0, 2.0}}> {{
+  c = Conv<pads=[1,2,2,1,2,2], strides=[1,2,2]>(x, stem, b) r = Relu(c)
+  p = MaxPool<kernel_shape=[2,2,2], strides=[2,2,2]>(r)
+  e = Conv<pads=[1,1,1,1,1,1], group=16>(p, k) f = Conv<pads=[1,0,0,1,0,0]>(e, m) s = Relu(f)
+  u = ConvTranspose<strides=[2,2,2]>(s, up) j0 = Concat<axis=1>(u, r)
+  q = Conv<pads=[2,2,2,2,2,2], dilations=[2,2,2]>(j0, o)
+  a = AveragePool<kernel_shape=[3,2,2], strides=[1,2,1], pads=[1,0,0,1,0,1]>(q)
+  y = Resize<mode="linear">(a, , scales) }}""", [(1, 2, 4, 8, 8), (2, 2, 2, 12, 20)]),
 }
 
 

@@ -1,4 +1,4 @@
-"""Networks on images of any height and width, or sequences of any length: channels last, and pixels become rows.
+"""Networks on images and volumes of any size, or sequences of any length: channels last, and pixels become rows.
 
 A convolution is a product of the windows of its image, as rows, with its weight as a matrix; windows are copied for as
 many rows at once as the product's kernel takes (`Im2col`; Chellapilla et al. 2006). So layers with weights, and what is
@@ -26,8 +26,8 @@ from sparsec.graph.quantized import Codes, dequantized
 from sparsec.graph.sized import IM2COL, IM2COL_CODES, SIZED_DOMAIN
 from sparsec.passes.rewrite import take_over
 
-RANKS = (3, 4)
-"""Dimensions of sequences and images with channels."""
+RANKS = (3, 4, 5)
+"""Dimensions of sequences, images and volumes with channels."""
 LARGEST = 1 << 26
 """Elements of the weight of a convolution of groups that is written with its zeros."""
 
@@ -202,8 +202,8 @@ def _windows_of_codes(c: _Change, last: ir.Value, windows: Mapping[str, Attribut
 
 def _is_pixel(windows: Mapping[str, Attribute]) -> bool:
     """Whether every window is the pixel of its own place."""
-    return all(windows[name] in ([1], [1, 1]) for name in ("kernel_shape", "strides")) and windows["pads"] in (
-        [0] * 2, [0] * 4)
+    numbers = {name: np.asarray(windows[name]) for name in ("kernel_shape", "strides", "pads")}
+    return bool((numbers["kernel_shape"] == 1).all() and (numbers["strides"] == 1).all() and not numbers["pads"].any())
 
 
 def _with_zeros(weight: np.ndarray, group: int) -> np.ndarray:

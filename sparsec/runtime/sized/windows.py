@@ -1,4 +1,7 @@
-"""The steps that read windows of images, channels last; see `kernels.cpu.tensors.sized_windows`."""
+"""The steps that read windows of sequences, images and volumes, channels last.
+
+See `kernels.cpu.tensors.sized_windows`.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,14 @@ class Axis:
         counts = np.full((windows, 1), kernel) if padded else np.maximum(inside.sum(1, keepdims=True), 1)
         return cls(np.where(inside, places, -1), np.where(inside, 1 / counts, 0))
 
+    def over(self, inner: Axis, size: int) -> Axis:
+        """An axis and the `inner` one behind it, of `size` pixels, as one axis of all pixels of both."""
+        outside = (self.places < 0)[:, None, :, None] | (inner.places < 0)[None, :, None, :]
+        places = self.places[:, None, :, None] * size + inner.places[None, :, None, :]
+        factors = self.factors[:, None, :, None] * inner.factors[None, :, None, :]
+        windows = len(self.places) * len(inner.places)
+        return Axis(np.where(outside, -1, places).reshape(windows, -1), factors.reshape(windows, -1))
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -77,10 +88,12 @@ def geometry(kind: str, attributes: Mapping[str, Any], inputs: Sequence[Any]) ->
     last = x.shape[-1] * math.prod(attributes["kernel_shape"]) if kind in COPIED else x.shape[-1]
     if len(axes) == 1:
         axes = [Axis(np.zeros((1, 1), np.int64), np.ones((1, 1))), *axes]
+    if len(axes) == 3:  # the slices of a volume lie below each other
+        axes = [axes[0].over(axes[1], x.shape[2]), axes[2]]
     given = kind in ("DepthwiseConv", IM2COL_CODES)
     extra = np.reshape(inputs[1], -1) if given else _flat([axis.factors for axis in axes], np.float32)
     windows = [axis.places.shape for axis in axes]
-    rows, columns = x.shape[1:-1] if x.ndim == 4 else (1, x.shape[1])
+    rows, columns = math.prod(x.shape[1:-2]), x.shape[-2]
     total = len(x) * windows[0][0] * windows[1][0]
     return Geometry((len(x), *made, last),
                     (total, windows[0][0], windows[1][0], windows[0][1], windows[1][1], x.shape[-1], rows, columns),
@@ -185,14 +198,17 @@ NEAREST: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def _shuffled(shape: Sequence[int], blocks: Sequence[int]) -> Geometry:
     """Channels (block's pixels, channels) become the pixels of a block; rows of it are copied at once."""
     images, *sides, channels = shape
+    *lines, columns = sides
     *above, width = blocks
-    lines, columns, height = (sides[0], sides[1], above[0]) if above else (1, sides[0], 1)
+    height, axes = math.prod(above), len(lines)
     run = channels // height
-    rows = (np.arange(lines)[:, None] * columns * height + np.arange(height)).reshape(-1)
+    line = np.arange(math.prod(lines)).reshape(*lines, *[1] * axes) * columns * height
+    order = [axis + part * axes for axis in range(axes) for part in (0, 1)]
+    rows = (line + np.arange(height).reshape(above)).transpose(order).reshape(-1)
     made = [side * block for side, block in zip(sides, blocks, strict=True)]
-    pixels = lines * height * columns
+    pixels = math.prod(sides) * height
     return Geometry((images, *made, run // width),
-                    (images * pixels, lines * height, columns, 1, 1, run, pixels, 1),
+                    (images * pixels, len(rows), columns, 1, 1, run, pixels, 1),
                     _flat([rows, np.arange(columns) * height], np.int64), np.zeros(1, np.float32))
 
 

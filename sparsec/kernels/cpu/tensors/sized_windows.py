@@ -2,7 +2,8 @@
 
 Which pixels are in a window is told by axis: a window is as many rows of an image as the table of the first axis has
 for it, each of as many pixels as that of the second one has; -1 stands for padding. Strides, dilations, padding and the
-scales of a resize are in the tables alone. Images of one axis have a first axis of size 1.
+scales of a resize are in the tables alone. Images of one axis have a first axis of size 1, and the slices of
+volumes lie below each other, so that depth and height are one axis.
 """
 
 from __future__ import annotations

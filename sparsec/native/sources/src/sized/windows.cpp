@@ -4,6 +4,8 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <utility>
+#include <vector>
 
 #include "../tensors.hpp"
 
@@ -37,6 +39,23 @@ bool is_set(const Json &attributes, const char *name) { return attribute(attribu
 
 std::int64_t at(const Json &attributes, const char *name, std::size_t axis) {
   return attributes[name].list().at(axis).integer();
+}
+
+// An axis and the one behind it, of `size` pixels, as one axis of all pixels of both.
+Axis over(const Axis &outer, const Axis &inner, std::int64_t size) {
+  Axis found{{}, {}, outer.width * inner.width};
+  for (std::int64_t above = 0; above < outer.windows(); ++above) {
+    for (std::int64_t window = 0; window < inner.windows(); ++window) {
+      for (std::int64_t line = above * outer.width; line < (above + 1) * outer.width; ++line) {
+        for (std::int64_t pixel = window * inner.width; pixel < (window + 1) * inner.width; ++pixel) {
+          const bool outside = outer.places[line] < 0 || inner.places[pixel] < 0;
+          found.places.push_back(outside ? -1 : outer.places[line] * size + inner.places[pixel]);
+          found.factors.push_back(outer.factors[line] * inner.factors[pixel]);
+        }
+      }
+    }
+  }
+  return found;
 }
 
 Axis axis_of_layer(std::int64_t size, std::size_t axis, std::size_t rank, const Json &attributes) {
@@ -154,17 +173,29 @@ Array floats(const std::vector<float> &values) {
 
 // Channels (block's pixels, channels) become the pixels of a block; rows of it are copied at once.
 Told shuffled(const Shape &shape, const Numbers &blocks) {
-  const bool flat = blocks.size() == 1;
-  const std::int64_t lines = flat ? 1 : shape[1], columns = shape[shape.size() - 2];
-  const std::int64_t height = flat ? 1 : blocks[0], width = blocks.back(), run = shape.back() / height;
+  const std::int64_t columns = shape[shape.size() - 2], width = blocks.back();
+  std::int64_t height = 1;
+  for (std::size_t axis = 0; axis + 1 < blocks.size(); ++axis) height *= blocks[axis];
+  const std::int64_t run = shape.back() / height;
   Told told{{shape[0]}, {}, {}, floats({0})};
   for (std::size_t axis = 0; axis < blocks.size(); ++axis) told.shape.push_back(shape[axis + 1] * blocks[axis]);
   told.shape.push_back(run / width);
-  const std::int64_t pixels = lines * height * columns;
-  told.sizes = {shape[0] * pixels, lines * height, columns, 1, 1, run, pixels, 1};
-  for (std::int64_t line = 0; line < lines; ++line) {
-    for (std::int64_t row = 0; row < height; ++row) told.tables.push_back(line * columns * height + row);
+  std::vector<std::pair<std::int64_t, std::int64_t>> rows = {{0, 0}};  // lines of the image, and parts of a block
+  for (std::size_t axis = 0; axis + 1 < blocks.size(); ++axis) {
+    std::vector<std::pair<std::int64_t, std::int64_t>> longer;
+    for (const auto &[line, part] : rows) {
+      for (std::int64_t place = 0; place < shape[axis + 1]; ++place) {
+        for (std::int64_t inner = 0; inner < blocks[axis]; ++inner) {
+          longer.emplace_back(line * shape[axis + 1] + place, part * blocks[axis] + inner);
+        }
+      }
+    }
+    rows = std::move(longer);
   }
+  const std::int64_t lines = static_cast<std::int64_t>(rows.size());
+  const std::int64_t pixels = lines * columns;
+  told.sizes = {shape[0] * pixels, lines, columns, 1, 1, run, pixels, 1};
+  for (const auto &[line, part] : rows) told.tables.push_back(line * columns * height + part);
   for (std::int64_t column = 0; column < columns; ++column) told.tables.push_back(column * height);
   return told;
 }
@@ -184,7 +215,11 @@ Told told_of(const std::string &kind, const Json &attributes, const Arrays &inpu
   for (const Axis &axis : axes) told.shape.push_back(axis.windows()), pixels *= axis.width;
   told.shape.push_back(shape.back() * (Windows::copies(kind) ? pixels : 1));
   if (axes.size() == 1) axes.insert(axes.begin(), Axis{{0}, {1}, 1});
-  const std::int64_t rows = image.size() == 1 ? 1 : image[0];
+  std::int64_t rows = image.size() == 1 ? 1 : image[0];
+  if (axes.size() == 3) {  // the slices of a volume lie below each other
+    axes = {over(axes[0], axes[1], image[1]), axes[2]};
+    rows *= image[1];
+  }
   told.sizes = {shape[0] * axes[0].windows() * axes[1].windows(), axes[0].windows(), axes[1].windows(), axes[0].width,
                 axes[1].width, shape.back(), rows, image.back()};
   std::vector<float> factors;
@@ -257,7 +292,7 @@ Windows::Windows(const ffi::Object &library, const std::string &kind, const Json
 Arrays Windows::run(const Arrays &inputs) const {
   const Array x = dense(inputs.at(0));
   const bool fits = kind_ == "Im2colCodes" ? x.item() == 1 : x.type == SPARSEC_FLOAT32;
-  if (x.rank() < 3 || x.rank() > 4 || !fits) misfit("an image is given as something else");
+  if (x.rank() < 3 || x.rank() > 5 || !fits) misfit("an image is given as something else");
   const Told told = told_of(kind_, attributes_, inputs);
   Array y;
   y.type = x.type;
