@@ -123,7 +123,8 @@ class CpuBackend(Backend):
         built |= {"levels": sized_levels.build(isa)} if levels else {}
         built |= {"suppression": sized_suppression.build(isa)} if suppression else {}
         built[REPLAY] = replay.build()
-        scratch = {"pair": sized_attention.padded(1, isa), "rows": sized_attention.ROWS, "threads": isa.threads}
+        scratch = {"pair": sized_attention.padded(1, isa), "rows": sized_attention.heights(isa)[0],
+                   "threads": isa.threads}
         return (*build_kernels(built, job.target), scratch)
 
     def build_recurrences(self, nodes: Sequence[ir.Node], job: Job) -> Functions:

@@ -1,7 +1,7 @@
 """softmax(scale Q K^T + mask) V for any number of tokens and keys, read and written where numpy's views lie.
 
 Queries (batch, heads, tokens, depth) share the keys and values (batch, groups, keys, depth) of their group of heads.
-For a group, K is transposed once into vectors of keys; blocks of `ROWS` query rows then take their scores, softmax and
+For a group, K is transposed once into vectors of keys; blocks of query rows then take their scores, softmax and
 weighted values from the caches. Sizes and strides, in elements, are an argument: see `SIZES`.
 """
 
@@ -23,8 +23,10 @@ from sparsec.kernels.emit.registers import transpose
 from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, add_to, kernel, load, prefetch, registers, splat, store
 
 ROWS = 4  # query rows in flight
+MORE_ROWS = 8  # those of kernels for many tokens where registers hold their sums: keys and values are read half as often
+MORE_REGISTERS = 32  # vector registers that hold them
 PAIR = 2  # vectors of keys in flight, which make enough sums to hide the latency of FMA
-WIDE = 4  # vectors of values in flight
+WIDE = {ROWS: 4, MORE_ROWS: 2}  # vectors of values in flight
 AHEAD = 1  # pairs of vectors of keys that are asked for while one is worked on: rows lie apart, and streams are short
 UNDERFLOW = -87.0  # e^x below is no normal number; it becomes 0
 
@@ -76,7 +78,12 @@ def _to_levels(x: np.ndarray, levels: Sequence[float]) -> np.ndarray:
 
 def scratch(p: SizedAttention, isa: Isa, keys: int) -> int:
     """Floats of the argument `work`."""
-    return isa.threads * (p.depth + ROWS) * padded(keys, isa)
+    return isa.threads * (p.depth + heights(isa)[0]) * padded(keys, isa)
+
+
+def heights(isa: Isa) -> tuple[int, ...]:
+    """Query rows of a block, of the blocks that rows are divided into, the largest first."""
+    return (MORE_ROWS, ROWS) if isa.registers >= MORE_REGISTERS else (ROWS,)
 
 
 def padded(keys: int, isa: Isa) -> int:
@@ -96,12 +103,13 @@ def build(p: SizedAttention, isa: Isa) -> Kernel:
 
 @dataclass(frozen=True)
 class Frame:
-    """What the parts of the kernel share: its buffers, its sizes by name, and the lanes of its vectors."""
+    """What the parts of the kernel share: its buffers, its sizes by name, the lanes of its vectors, and `heights`."""
 
     b: Buffers
     p: SizedAttention
     sizes: dict[str, Any]
     lanes: int
+    heights: tuple[int, ...] = (ROWS,)
 
     @property
     def blocks(self) -> Expr:
@@ -111,13 +119,13 @@ class Frame:
 
 def _emit(b: Buffers, p: SizedAttention, isa: Isa) -> None:
     sizes = {name: T.Bind(b["sizes"][index]) for index, name in enumerate(SIZES)}
-    over_groups(Frame(b, p, sizes, isa.lanes_dividing(p.depth, p.width)), isa)
+    over_groups(Frame(b, p, sizes, isa.lanes_dividing(p.depth, p.width), heights(isa)), isa)
 
 
 def over_groups(frame: Frame, isa: Isa) -> None:
     """The statements of the kernel in its frame: threads share the groups of the batch."""
     units = T.Bind(frame.sizes["batch"] * frame.sizes["groups"])
-    room = T.Bind(frame.blocks * (PAIR * frame.lanes * (frame.p.depth + ROWS)))
+    room = T.Bind(frame.blocks * (PAIR * frame.lanes * (frame.p.depth + frame.heights[0])))
     if isa.threads == 1:
         with T.serial(0, units) as unit:
             _unit(frame, unit, T.int64(0))
@@ -136,18 +144,23 @@ def _unit(f: Frame, unit: Expr, work: Expr) -> None:
     scores = T.Bind(work + f.blocks * (PAIR * f.lanes * f.p.depth))
     rows = T.Bind(s["shared"] * s["tokens"])
     values = T.Bind(batch * s["v_batch"] + group * s["v_group"])
-    with T.serial(0, T.floordiv(rows + (ROWS - 1), ROWS)) as block:
-        at: dict[str, list[Any]] = {name: [] for name in ("q", "mask", "y")}
-        for r in range(ROWS):
-            row = T.Bind(T.min(block * ROWS + r, rows - 1))
-            head = T.Bind(group * s["shared"] + T.floordiv(row, s["tokens"]))
-            token = T.Bind(T.floormod(row, s["tokens"]))
-            for name, starts in at.items():
-                starts.append(T.Bind(batch * s[f"{name}_batch"] + head * s[f"{name}_head"]
-                                     + token * s[f"{name}_token"]))
-        _scores(f, at["q"], work, scores)
-        sums = [_softmax(f, T.Bind(scores + f.blocks * (PAIR * f.lanes * r)), at["mask"][r]) for r in range(ROWS)]
-        _weighted(f, values, scores, sums, at["y"])
+
+    def starts(row: Expr) -> dict[str, Expr]:
+        head, token = group * s["shared"] + T.floordiv(row, s["tokens"]), T.floormod(row, s["tokens"])
+        return {name: T.Bind(batch * s[f"{name}_batch"] + head * s[f"{name}_head"] + token * s[f"{name}_token"])
+                for name in ("q", "mask", "y")}
+
+    first = T.int64(0)
+    for height in f.heights:
+        last = height == f.heights[-1]
+        count = T.Bind(T.floordiv(rows - first + (height - 1 if last else 0), height))
+        with T.serial(0, count) as block:
+            at = [starts(T.Bind(T.min(first + block * height + r, rows - 1))) for r in range(height)]
+            _scores(f, [each["q"] for each in at], work, scores)
+            rows_of = [T.Bind(scores + f.blocks * (PAIR * f.lanes * r)) for r in range(height)]
+            sums = _softmax(f, rows_of, [each["mask"] for each in at])
+            _weighted(f, values, scores, sums, [each["y"] for each in at])
+        first = T.Bind(first + count * height)
 
 
 def _transposed_keys(f: Frame, first: Expr, work: Expr) -> None:
@@ -170,29 +183,31 @@ def _scores(f: Frame, queries: list[Expr], keys: Expr, scores: Expr) -> None:
     """The products of a block of rows with all keys, a row behind the other."""
     lanes, depth = f.lanes, f.p.depth
     with T.serial(0, f.blocks) as block:
-        sums = registers(ROWS * PAIR, lanes)
-        for register in range(ROWS * PAIR):
+        sums = registers(len(queries) * PAIR, lanes)
+        for register in range(len(queries) * PAIR):
             store(sums, register * lanes, splat(0.0, lanes))
         with T.serial(0, depth) as feature:
             at = T.Bind(keys + (block * depth + feature) * (PAIR * lanes))
             vectors = [T.Bind(load(f.b["work"], at + half * lanes, lanes)) for half in range(PAIR)]
-            for r in range(ROWS):
+            for r in range(len(queries)):
                 x = T.Bind(splat(f.b["q"][queries[r] + feature], lanes))
                 for half in range(PAIR):
                     add_to(sums, (r * PAIR + half) * lanes, x * vectors[half])
-        for r in range(ROWS):
+        for r in range(len(queries)):
             for half in range(PAIR):
                 target = scores + ((r * f.blocks + block) * PAIR + half) * lanes
                 store(f.b["work"], target, load(sums, (r * PAIR + half) * lanes, lanes))
 
 
-def _softmax(f: Frame, row: Expr, mask: Expr) -> Expr:
-    """A row of scores becomes exponentials, in place; returns one over their sum."""
-    lanes, keys, work = f.lanes, f.sizes["keys"], f.b["work"]
-    top, total = registers(1, lanes), registers(1, lanes)
-    ends = registers(2, 1)
-    store(top, 0, splat(-float("inf"), lanes))
-    store(total, 0, splat(0.0, lanes))
+def _softmax(f: Frame, rows: list[Expr], masks: list[Expr]) -> list[Expr]:
+    """Rows of scores become exponentials, in place and side by side; returns one over the sum of each."""
+    lanes, keys, work, count = f.lanes, f.sizes["keys"], f.b["work"], len(rows)
+    tops, totals, ends = registers(count, lanes), registers(count, lanes), registers(2 * count, 1)
+    for r in range(count):
+        store(tops, r * lanes, splat(-float("inf"), lanes))
+        store(totals, r * lanes, splat(0.0, lanes))
+        T.buffer_store(ends, T.float32(-float("inf")), [r])
+        T.buffer_store(ends, T.float32(0), [count + r])
     whole = T.Bind(T.floordiv(keys, lanes))
 
     def each(body: Callable[[Expr, int], None]) -> None:
@@ -202,39 +217,43 @@ def _softmax(f: Frame, row: Expr, mask: Expr) -> Expr:
             body(whole * lanes + rest, 1)
 
     def scaled(at: Expr, width: int) -> None:
-        if f.p.steps:
-            store(work, row + at, _stepped(f, load(work, row + at, width), mask + at, width))
-        else:
-            store(work, row + at, load(work, row + at, width) * splat(f.p.scale, width))
+        for row, mask in zip(rows, masks, strict=True):
+            x = load(work, row + at, width)
+            store(work, row + at, _stepped(f, x, mask + at, width) if f.p.steps else x * splat(f.p.scale, width))
+        if not f.p.steps:
             with T.If(f.sizes["masked"] == 1), T.Then():
-                store(work, row + at, load(work, row + at, width) + load(f.b["mask"], mask + at, width))
-        into = (top, 0) if width == lanes and lanes > 1 else (ends, 0)
-        store(*into, T.max(load(*into, width), load(work, row + at, width)))
+                for row, mask in zip(rows, masks, strict=True):
+                    add_to(work, row + at, load(f.b["mask"], mask + at, width))
+        for r, row in enumerate(rows):
+            into = (tops, r * lanes) if width == lanes and lanes > 1 else (ends, r)
+            store(*into, T.max(load(*into, width), load(work, row + at, width)))
 
-    T.buffer_store(ends, T.float32(-float("inf")), [0])
-    T.buffer_store(ends, T.float32(0), [1])
     each(scaled)
-    T.buffer_store(ends, T.max(ends[0], across(load(top, 0, lanes), lanes, T.max)), [0])
+    for r in range(count):
+        T.buffer_store(ends, T.max(ends[r], across(load(tops, r * lanes, lanes), lanes, T.max)), [r])
 
     def exponential(at: Expr, width: int) -> None:
-        x = T.Bind(load(work, row + at, width) - splat(ends[0], width))
-        store(work, row + at, T.Select(x < splat(UNDERFLOW, width), splat(0.0, width), exp_normal(x, width)))
-        into = (total, 0) if width == lanes and lanes > 1 else (ends, 1)
-        store(*into, load(*into, width) + load(work, row + at, width))
+        for r, row in enumerate(rows):
+            x = T.Bind(load(work, row + at, width) - splat(ends[r], width))
+            store(work, row + at, T.Select(x < splat(UNDERFLOW, width), splat(0.0, width), exp_normal(x, width)))
+            into = (totals, r * lanes) if width == lanes and lanes > 1 else (ends, count + r)
+            store(*into, load(*into, width) + load(work, row + at, width))
 
     each(exponential)
-    factor = T.Bind(T.float32(1) / (ends[1] + across(load(total, 0, lanes), lanes, lambda a, c: a + c)))
+    factors = [T.Bind(T.float32(1) / (ends[count + r] + across(load(totals, r * lanes, lanes), lanes,
+                                                               lambda a, c: a + c))) for r in range(count)]
     if WEIGHTS not in f.p.steps:
-        return factor
+        return factors
     first = _first(f.p.steps, len(f.p.steps) - 1)
-    whole_by = T.Bind(factor * f.b["levels"][first])
+    whole_by = [T.Bind(factor * f.b["levels"][first]) for factor in factors]
 
     def rounded(at: Expr, width: int) -> None:
-        units = T.min(load(work, row + at, width) * splat(whole_by, width), splat(f.b["levels"][first + 2], width))
-        store(work, row + at, _whole(units, width))
+        for row, by in zip(rows, whole_by, strict=True):
+            units = T.min(load(work, row + at, width) * splat(by, width), splat(f.b["levels"][first + 2], width))
+            store(work, row + at, _whole(units, width))
 
     each(rounded)
-    return f.b["levels"][first + 3]
+    return [f.b["levels"][first + 3]] * count
 
 
 NUMBERS = {SCALE: 1, MASK: 0, ROUND: 4, WEIGHTS: 4}
@@ -273,22 +292,22 @@ def _stepped(f: Frame, x: Expr, mask: Expr, width: int) -> Expr:
 
 def _weighted(f: Frame, values: Expr, scores: Expr, sums: list[Expr], targets: list[Expr]) -> None:
     """The values by their weights, for a block of rows."""
-    lanes, vectors = f.lanes, f.p.width // f.lanes
-    for first in range(0, vectors, WIDE):
-        count = min(WIDE, vectors - first)
-        totals = registers(ROWS * count, lanes)
-        for register in range(ROWS * count):
+    lanes, vectors, wide = f.lanes, f.p.width // f.lanes, WIDE[len(sums)]
+    for first in range(0, vectors, wide):
+        count = min(wide, vectors - first)
+        totals = registers(len(sums) * count, lanes)
+        for register in range(len(sums) * count):
             store(totals, register * lanes, splat(0.0, lanes))
         with T.serial(0, f.sizes["keys"]) as key:
             at = T.Bind(values + key * f.sizes["v_key"] + first * lanes)
             for v in range(count):
                 prefetch(f.b["v"], at + AHEAD * PAIR * lanes * f.sizes["v_key"] + v * lanes)
             row = [T.Bind(load(f.b["v"], at + v * lanes, lanes)) for v in range(count)]
-            for r in range(ROWS):
+            for r in range(len(sums)):
                 weight = T.Bind(splat(f.b["work"][scores + r * (f.blocks * (PAIR * lanes)) + key], lanes))
                 for v in range(count):
                     add_to(totals, (r * count + v) * lanes, weight * row[v])
-        for r in range(ROWS):
+        for r in range(len(sums)):
             for v in range(count):
                 store(f.b["y"], targets[r] + (first + v) * lanes,
                       load(totals, (r * count + v) * lanes, lanes) * splat(sums[r], lanes))
