@@ -29,8 +29,9 @@ def kernels(request):
              for p in SHAPES}
     library = load_code(*build_kernels({f"f{i}": kernel for i, kernel in enumerate(built.values())},
                                        resolve(request.param)))
-    return [Attention(library[f"f{i}"], depth, width, sized_attention.padded(1, isa(request.param)),
-                      sized_attention.heights(isa(request.param))[0], threads) for i, (depth, width, threads, _) in enumerate(SHAPES)]
+    own = isa(request.param)
+    return [Attention(library[f"f{i}"], depth, width, sized_attention.padded(1, own), sized_attention.heights(own)[0],
+                      threads) for i, (depth, width, threads, _) in enumerate(SHAPES)]
 
 
 @pytest.mark.parametrize("case", CASES)

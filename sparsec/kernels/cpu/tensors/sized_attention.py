@@ -23,7 +23,7 @@ from sparsec.kernels.emit.registers import transpose
 from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, add_to, kernel, load, prefetch, registers, splat, store
 
 ROWS = 4  # query rows in flight
-MORE_ROWS = 8  # those of kernels for many tokens where registers hold their sums: keys and values are read half as often
+MORE_ROWS = 8  # the same of many tokens where registers hold their sums: keys and values are read half as often
 MORE_REGISTERS = 32  # vector registers that hold them
 PAIR = 2  # vectors of keys in flight, which make enough sums to hide the latency of FMA
 WIDE = {ROWS: 4, MORE_ROWS: 2}  # vectors of values in flight
