@@ -22,7 +22,7 @@ from sparsec.kernels.cpu.products.walk import clear_border, finish_vector, finis
 from sparsec.kernels.emit import intrinsics, tiles
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, held, load, parallel, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, held, load, parallel, prefetch, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import unstored
 from sparsec.target import Target
@@ -30,6 +30,7 @@ from sparsec.target import Target
 PAIR = 2
 FINISHED = 4  # vector instructions that follow the sums of a vector
 PAIRED = 4  # that round and pair two vectors
+MOST_AHEAD = 8  # lines of weights that a step asks for; more of them crowd out what products wait for
 
 
 @dataclass(frozen=True)
@@ -201,14 +202,20 @@ def _pair_image(b: Buffers, p: DenseAmxParams, source: Buffer, first: Expr) -> E
 def _multiply(b: Buffers, p: DenseAmxParams, scratch: tuple[Buffer, Buffer], block: Expr, group: tuple[Expr, Expr],
               shift: Expr) -> None:
     """The sums of a block's outputs for a group of vectors, of (source, sums); (first of the band, its number)."""
-    source, sums = scratch
-    tile = tiles.ROWS * p.depth
+    (source, sums), (_, number) = scratch, group
+    tile, lines = tiles.ROWS * p.depth, p.tall * tiles.ROWS
     weights = T.Bind(T.Cast("int64", block) * (p.repeats * p.steps * p.tall * tile))
+    # Weights come from memory: every group of a block asks for a share of the next block's.
+    share, next_block = -(-lines // p.band), p.repeats * p.steps * p.tall * tile
+    ahead = [T.Bind(next_block + T.floormod(number * share + i, lines) * p.depth)
+             for i in range(share if share <= MOST_AHEAD else 0)]
     for register in range(p.left.start):
         tiles.clear(register)
     with T.serial(0, p.steps) as step:
         for repeat in range(p.repeats):
             at = weights + (repeat * p.steps + step) * (p.tall * tile)
+            for line in ahead:
+                prefetch(b["values"], at + line, 2)
             for row in range(p.tall):
                 tiles.load_tile(p.left[row], b["values"], at + row * tile, 4 * p.depth)
             for column in range(p.wide):
