@@ -126,6 +126,44 @@ class Pad(OpRun):
         return (np.pad(x[cut], np.maximum(ends, 0), mode, **how),)  # type: ignore[call-overload]  # a mode by its name
 
 
+class DeformConv(OpRun):
+    """A convolution of images whose taps read between pixels, each where an offset moves it."""
+
+    op_domain = ""
+
+    def _run(self, x: np.ndarray, weight: np.ndarray, offset: np.ndarray, bias: Any = None, mask: Any = None,
+             dilations: Any = None, group: int = 1, kernel_shape: Any = None,  # noqa: ARG002 - the weight's
+             offset_group: int = 1, pads: Any = None, strides: Any = None) -> tuple[np.ndarray]:
+        images, channels, *image = x.shape
+        kernel, made = weight.shape[2:], offset.shape[2:]
+        taps, pixels = math.prod(kernel), math.prod(made)
+        moves = offset.reshape(images, offset_group, taps, 2, *made)
+        at = []
+        for axis in (0, 1):
+            first = np.arange(made[axis]) * (strides or (1, 1))[axis] - (pads or (0, 0))[axis]
+            tap = np.indices(kernel)[axis].reshape(-1, 1, 1) * (dilations or (1, 1))[axis]
+            at.append(moves[:, :, :, axis] + (first.reshape((-1, 1) if axis == 0 else (1, -1)) + tap))
+        places = [each.reshape(images, offset_group, -1).astype(x.dtype) for each in at]
+        own = x.reshape(images, offset_group, channels // offset_group, -1)
+        read = sum(_corner(own, places, image, corner) for corner in np.ndindex(2, 2))
+        if mask is not None:
+            read = read * mask.reshape(images, offset_group, 1, -1)
+        columns = np.reshape(read, (images, group, channels // group * taps, pixels))
+        y = (weight.reshape(group, len(weight) // group, -1) @ columns).reshape(images, len(weight), *made)
+        return (y if bias is None else y + bias.reshape(-1, 1, 1),)
+
+
+def _corner(x: np.ndarray, places: Sequence[np.ndarray], image: Sequence[int], corner: Sequence[int]) -> np.ndarray:
+    """What one of four pixels around each place adds to it, of images (images, groups, channels, pixels)."""
+    share, index = np.ones_like(places[0]), np.zeros(places[0].shape, np.int64)
+    for at, size, further in zip(places, image, corner, strict=True):
+        near = np.floor(at) + further
+        share = share * (1 - np.abs(at - near)) * ((near >= 0) & (near < size))
+        index = index * size + np.clip(near, 0, size - 1).astype(np.int64)
+    read: np.ndarray = np.take_along_axis(x, index[:, :, None], 3)
+    return np.asarray(read * share[:, :, None])
+
+
 class Unique(OpRun):
     """The elements, or slices along an axis, that differ: sorted, or as they come first."""
 
@@ -211,6 +249,6 @@ RESIZE = {"mode": "nearest", "nearest_mode": "round_prefer_floor", "coordinate_t
           "extrapolation_value": 0.0}
 """What ONNX's attributes are where they are not given."""
 
-OPERATORS: list[type[OpRun]] = [NonMaxSuppression, GatherND, Pad, Resize, ScatterElements, ScatterND, Unique,
-                              *control.OPERATORS]
+OPERATORS: list[type[OpRun]] = [NonMaxSuppression, DeformConv, GatherND, Pad, Resize, ScatterElements, ScatterND,
+                                Unique, *control.OPERATORS]
 """By their class names."""

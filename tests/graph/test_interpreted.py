@@ -50,6 +50,17 @@ def test_what_is_cut_off_is_not_repeated(mode):
     np.testing.assert_array_equal(found, np.pad(x[1:], ((0, 0), (1, 2)), mode))
 
 
+def test_taps_between_pixels_are_onnxruntimes():
+    proto = model("g (float[2,4,9,8] x, float[2,36,4,9] o, float[2,18,4,9] m) => (float[2,6,4,9] y) "
+                  "<float[6,2,3,3] w, float[6] b> { y = DeformConv<pads=[2,2,1,1], dilations=[2,1], strides=[2,1], "
+                  "group=2, offset_group=2>(x, w, o, b, m) }", opset=19)
+    rng = np.random.default_rng(0)
+    feeds = {value.name: rng.standard_normal([each.dim_value for each in value.type.tensor_type.shape.dim], np.float32)
+             for value in proto.graph.input}
+    (found,) = ReferenceEvaluator(proto, new_ops=OPERATORS).run(None, feeds)
+    np.testing.assert_allclose(found, run_onnxruntime(proto, feeds)[0], rtol=1e-4, atol=1e-4)
+
+
 RESIZES = ['mode="linear", antialias=1, axes=[-1,-2]', 'mode="cubic", antialias=1, axes=[1,0]',
            'mode="cubic", exclude_outside=1, axes=[1,0], coordinate_transformation_mode="half_pixel_symmetric"',
            'mode="linear", axes=[-1,0], coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=3.0']
