@@ -6,7 +6,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import sparsec
-from sparsec.graph.compare import relative_error
+from sparsec.graph.compare import relative_error, run_onnxruntime
 
 RNG = np.random.default_rng(0)
 HEADER = '<ir_version: 10, opset_import: ["": 23]>'
@@ -58,6 +58,16 @@ def feeds_of(model, sizes):
                              RNG.integers(1, sizes.get("t", 20), dims) if kind == onnx.TensorProto.INT64 else
                              RNG.standard_normal(dims).astype(np.float32))
     return feeds
+
+
+def test_a_mask_of_lengths_is_right_at_every_size():
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]>
+        m (float[b, s, 16] q, float[b, s, 16] k, int32[b] n) => (float[b, s, 16] y) {
+        y = com.microsoft.MultiHeadAttention<num_heads=4>(q, k, k, , n) }""")
+    session = sparsec.InferenceSession(sparsec.compile(model, tune="off"))
+    for b, s in ((1, 1), (2, 5), (3, 9)):
+        feeds = {**feeds_of(model, {"b": b, "s": s}), "n": np.int32([max(1, s - i) for i in range(b)])}
+        assert relative_error(session.run(None, feeds)[0], run_onnxruntime(model, feeds)[0]) < 1e-5
 
 
 @pytest.mark.parametrize("text", CASES.values(), ids=CASES)

@@ -23,6 +23,14 @@ def test_the_first_reference_that_agrees_is_named():
     assert "NOT_IMPLEMENTED" in comparison.refused
 
 
+def test_references_that_disagree_are_named():
+    proto = model('g (float[7] x) => (float[m] y) <float[1] s> '
+                  '{ y = Resize<mode="linear", coordinate_transformation_mode="align_corners">(x, , s) }', s=[1.5])
+    verification = sparsec.compile(proto, tune="off").report["verification"]
+    assert verification["reference"] == "ONNX's reference implementation"
+    assert "onnxruntime differs from it by" in verification["refused"]
+
+
 def test_a_wrong_output_agrees_with_none():
     proto = model("g (float[2,3] x) => (float[2,3] y) { y = Relu(x) }")
     comparison = compare_with_references(runs_of(proto), {"x": X}, [X], ["y"], 1e-4)

@@ -155,10 +155,7 @@ def _hidden(b: Body, mask: ir.Value, k: ir.Value) -> ir.Value:
     """Which keys a mask of integers hides, as it broadcasts to the scores."""
     rank = b.rank(mask)
     if rank == 1:
-        batch = b.dims(k)[0] if k.shape is not None else b.dims(b.needed(0))[0]
-        if b.dims(mask)[0] not in (batch, 2 * batch):
-            raise b.refused("its mask is of cumulated lengths")
-        ends = b.split(mask, 0, [batch] * (b.dims(mask)[0] // batch))
+        ends = _ends(b, mask, k)
         at = b.put("Cast", b.unsqueeze(_range(b, b.length(k, 2)), 0), to=ir.DataType.INT32)
         hidden = b.put("Not", b.put("Less", at, b.unsqueeze(ends[0], 1)))
         if len(ends) > 1:
@@ -171,6 +168,21 @@ def _hidden(b: Body, mask: ir.Value, k: ir.Value) -> ir.Value:
     if rank == 3:  # (batch, queries, keys)
         return b.unsqueeze(hidden, 1)
     raise b.refused("its mask has four dimensions")
+
+
+def _ends(b: Body, mask: ir.Value, k: ir.Value) -> list[ir.Value]:
+    """Where the keys of every text end, and perhaps where they begin, from a vector of both."""
+    whole = b.needed(0) if k.shape is None else k
+    assert whole.shape is not None
+    assert mask.shape is not None
+    batch, count = whole.shape[0], mask.shape[0]
+    if batch == count and count is not None and count != ir.SymbolicDim(None):
+        return [mask]
+    if isinstance(batch, int) and isinstance(count, int) and count == 2 * batch:
+        return b.split(mask, 0, [batch, batch])
+    if isinstance(batch, int) and isinstance(count, int):
+        raise b.refused("its mask is of cumulated lengths")
+    raise b.refused(f"its mask has {count} lengths for {batch} texts: name both alike, or bind them with dims")
 
 
 def grouped(b: Body) -> None:
