@@ -24,8 +24,8 @@ def test_the_first_reference_that_agrees_is_named():
 
 
 def test_references_that_disagree_are_named():
-    proto = model('g (float[7] x) => (float[m] y) <float[1] s> '
-                  '{ y = Resize<mode="linear", coordinate_transformation_mode="align_corners">(x, , s) }', s=[1.5])
+    proto = model('g (float[5,7] x) => (float[m,n] y) <float[2] s> '
+                  '{ y = Resize<mode="linear", coordinate_transformation_mode="align_corners">(x, , s) }', s=[1.5, 1.5])
     verification = sparsec.compile(proto, tune="off").report["verification"]
     assert verification["reference"] == "ONNX's reference implementation"
     assert "onnxruntime differs from it by" in verification["refused"]
