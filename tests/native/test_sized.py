@@ -190,7 +190,7 @@ def test_convolutions_by_computed_weights_are_refused():
         model_bytes(sparsec.compile(computed, tune="off", verify=False))
 
 
-@pytest.mark.parametrize("name", ["gru of papers", "lstm with everything"])
+@pytest.mark.parametrize("name", ["gru of papers", "gru that clips, of other activations", "lstm with everything"])
 def test_recurrent_layers_of_any_length_give_the_sessions_answers(drive, name):
     model = recurrent.NETWORKS[name]
     artifact = sparsec.compile(model, tune="off", verify=False)
