@@ -58,6 +58,8 @@ QBINARY = """g (uint8[2,5,4] x, int8[5,1] r) => (int8[n,m,h] y)
 QPOOL = """g (uint8[1,2,9,7] x) => (uint8[n,m,h,w] y)
     {{ y = sparsec.QAveragePool<kernel_shape={kernel}, pads=[1,0,1,1], strides=[2,1]>(x) }}"""
 LOOKUP = "g (int8[2,5] x) => (float[n,m] y) <float[{entries}] t> {{ y = sparsec.Lookup(x, t) }}"
+SCALED = """g (float[2,3,4,5] x, float[2,1,4,{width}] z) => (float[n,m,h,w] y) <float[4] s, float[4] b>
+    {{ y = sparsec.ScaledConcat<activation="relu">(s, b, x, z) }}"""
 RECURRENCE = """g (float[5,2,{gates}] x, float[2,3] h, int32[2] l) => (float[n,m,k] y) <float[12,3] w, float[9] p>
     {{ y = sparsec.Recurrence<cell="{cell}", activations="sigmoid tanh tanh", reverse=1>(x, w, , h, , l, p) }}"""
 VALID = {
@@ -74,8 +76,10 @@ VALID = {
     "MatMul left": LEFT,
     "Attention": ATTENTION.format(q=8, mask="2,1,1,7"),
     "Reformat": REFORMAT,
+    "ScaledConcat": SCALED.format(width=5),
 }
 INVALID = {
+    "images of other sizes": SCALED.format(width=4),
     "gates of another cell": RECURRENCE.format(gates=12, cell="GRU"),
     "gates of another width": RECURRENCE.format(gates=9, cell="LSTM"),
     "quantised groups do not divide": QCONV.format(group=4),

@@ -222,6 +222,9 @@ OTHERS = {
     "sum, dropout, identity": conv("float r", "d = Dropout(c) s = Sum(c, d, c) i = Identity(s) y = Sum(i)"),
     "concat and pooling": conv("float[6,4,1,1] w2", "e = Conv(x, w2) k = Concat<axis=1>(c, e) r = Relu(k)"
                                                     "p = MaxPool<kernel_shape=[2,2]>(r) y = GlobalAveragePool(p)"),
+    "concat and batch norm": conv(
+        "float[2,4,1,1] w2, float[8] gamma, float[8] beta, float[8] mean, float[8] var",
+        "e = Conv(x, w2) k = Concat<axis=1>(c, e) n = BatchNormalization(k, gamma, beta, mean, var) y = Relu(n)"),
     "output in the middle": model("g (float[5,8] x) => (float[5,6] h, float[5,6] y) <float[8,6] weight>"
                                   "{ h = MatMul(x, weight) y = Relu(h) }"),
     "used twice": linear("float[5,6] other", "y0 = Add(p, p) y1 = Add(y0, bias) z = Relu(y1) y2 = Mul(z, y1)"

@@ -67,6 +67,15 @@ def lower_concat(context: LoweringContext, node: ir.Node) -> None:
     _call(context, node, kernel, [context.flat(value) for value in node.inputs])
 
 
+def lower_scaled_concat(context: LoweringContext, node: ir.Node) -> None:
+    """Emit a concatenation of channels that are scaled, shifted and activated."""
+    layouts = [image_of(value) for value in node.inputs[2:]]
+    epilogue = Epilogue(node.attributes.get_string("activation", "none"), node.attributes.get_float("alpha", 0.0),
+                        node.attributes.get_float("beta", 0.0))
+    kernel = channels_padded.build_concat(layouts, image_of(node.outputs[0]), context.isa, epilogue)
+    _call(context, node, kernel, [context.flat(value) for value in node.inputs])
+
+
 def _call(context: LoweringContext, node: ir.Node, kernel: object, inputs: list[relax.Expr]) -> None:
     output = node.outputs[0]
     layout = image_of(output)

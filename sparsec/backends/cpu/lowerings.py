@@ -45,6 +45,7 @@ LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {
     **dict.fromkeys(ACTIVATIONS, elementwise.lower_activation),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), elementwise.lower_binary),
     "Concat": elementwise.lower_concat,
+    "sparsec::ScaledConcat": elementwise.lower_scaled_concat,
     **dict.fromkeys(("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"), tokens.lower_reshape),
 }
 """Each binds the node's outputs; it raises UnsupportedOperatorError with the reason if it cannot."""

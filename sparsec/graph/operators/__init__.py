@@ -22,11 +22,12 @@ from sparsec.graph.operators import (
     qmatmul,
     recurrence,
     reformat,
+    scaled_concat,
 )
 from sparsec.graph.operators.schema import DOMAIN, VERSION, OutputShape
 
 _MODULES = (attention, conv, fake_quantize, lookup, matmul, qattention, qaverage_pool, qbatch_matmul, qbinary, qconv,
-            qmatmul, recurrence, reformat)
+            qmatmul, recurrence, reformat, scaled_concat)
 SCHEMAS = {module.SCHEMA.name: module.SCHEMA for module in _MODULES}
 OUTPUT_SHAPES: dict[str, OutputShape] = {module.SCHEMA.name: module.output_shape for module in _MODULES}
 REFERENCES: list[type[OpRun]] = [getattr(module, module.SCHEMA.name) for module in _MODULES]

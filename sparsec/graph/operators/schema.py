@@ -37,6 +37,12 @@ def optional(name: str, kind: str, doc: str) -> OpSchema.FormalParameter:
     return Parameter(name, required(name, kind, doc).type_str, doc, param_option=absent)
 
 
+def variadic(name: str, kind: str, doc: str) -> OpSchema.FormalParameter:
+    """The last input, given once or more often."""
+    many = OpSchema.FormalParameterOption.Variadic
+    return Parameter(name, required(name, kind, doc).type_str, doc, param_option=many)
+
+
 def float_type(_inputs: Sequence[int], _attributes: Mapping[str, Any]) -> int:
     """The element type of Y of operators on floats."""
     return int(onnx.TensorProto.FLOAT)

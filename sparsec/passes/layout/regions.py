@@ -129,8 +129,13 @@ def _concat(node: ir.Node, _kinds: KINDS) -> Role | None:
     return Role(Kind.IMAGE, tuple(range(len(node.inputs))))
 
 
+def _scaled_concat(node: ir.Node, _kinds: KINDS, _lanes: int) -> Role | None:
+    return Role(Kind.IMAGE, tuple(range(2, len(node.inputs))))
+
+
 SEEDS: dict[str, Seed] = {
     "sparsec::Conv": _conv,
+    "sparsec::ScaledConcat": _scaled_concat,
     "sparsec::MatMul": _linear,
     "sparsec::Attention": _attention,
     "LayerNormalization": _layer_norm,
