@@ -274,8 +274,7 @@ class _Scratch:
 def _units(b: Buffers, p: WinogradParams, low: Expr, high: Expr, thread: tuple[Expr, int]) -> None:
     """Units of work: a share of the output channels for some blocks of tiles."""
     s = p.stencil
-    if s.masked:
-        _clear(b, p, *thread)
+    _clear(b, p, *thread)
     scratch = _Scratch(*(T.alloc_buffer((size,), "float32") for size in (
         p.wide * p.points, 2 * SIDE * p.lines, p.products * p.wide * (p.row_blocks if p.wide > 1 else 1))))
     with T.serial(low, high) as unit:
@@ -316,9 +315,10 @@ def _outputs(b: Buffers, p: WinogradParams, scratch: _Scratch, block: Expr, numb
 
 
 def _clear(b: Buffers, p: WinogradParams, thread: Expr, threads: int) -> None:
-    """Zero what surrounds the pixels: the border, what follows every row of pixels, and what follows the last."""
+    """Zero what products compute on: what follows every row of pixels, and the last; in clean images the border too."""
     s, target = p.stencil, p.target
-    clear_border(b, s, thread, threads)
+    if s.masked:
+        clear_border(b, s, thread, threads)
     gap, tail = target.row_stride - target.width, s.vectors * s.lanes - target.span
     with T.serial(thread * s.outputs // threads, (thread + 1) * s.outputs // threads) as output:
         at = T.Bind(s.y_origin + output * s.y_row_stride + target.width)
