@@ -45,10 +45,11 @@ class Rows:
 
 def rows_of(graph: ir.Graph) -> Rows | str:
     """The rows of a sorted graph of static shapes, or why they cannot be computed one by one."""
-    counts = {(static_shape(value) or (0,))[0] for value in graph.inputs}
-    if len(counts) != 1:
-        return "its inputs differ in their number of rows, or have none"
-    (count,) = counts
+    counts = {value: (static_shape(value) or (0,))[0] for value in graph.inputs}
+    if len({*counts.values()}) != 1:
+        told = [f"'{value.name}' has {rows or 'none'}" for value, rows in counts.items()]
+        return f"its inputs differ in their number of rows: {', '.join(told) or 'there are none'}"
+    count = next(iter(counts.values()))
     values = set(graph.inputs)
     repeated: list[tuple[ir.Node, int, int]] = []
     known = dict(_facts(graph))

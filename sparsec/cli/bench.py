@@ -46,7 +46,8 @@ class Peer(Enum):
 def command(
     context: typer.Context,
     file: Annotated[Path | None, typer.Argument(
-        exists=True, dir_okay=False, help="An ONNX model or a compiled one; none with --sweep.")] = None,
+        exists=True, dir_okay=False, callback=options.model_or_archive,
+        help="An ONNX model or a compiled one; none with --sweep.")] = None,
     against: Annotated[Peer | None, typer.Option(
         help="The engine to compare with; onnxruntime for an ONNX model if not given.")] = None,
     target: options.Target = "cpu",

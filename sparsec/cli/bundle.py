@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,7 +61,8 @@ def _triton(artifact: Artifact, output: Path, threads: int | None, rows: int, js
 
     reason = write_triton(artifact, output, threads, rows)
     tables.console.print(f"each request runs by itself: {reason}" if reason else f"up to {rows} rows together")
-    tables.console.print(f"\ntritonserver --model-repository {output.absolute().parent}", soft_wrap=True)
+    repository = shlex.quote(str(output.absolute().parent))
+    tables.console.print(f"\ntritonserver --model-repository {repository}", soft_wrap=True)
     options.write_json(json, {"max_batch_size": 0 if reason else rows, "reason": reason})
 
 
@@ -71,6 +73,7 @@ def _bundle(artifact: Artifact, output: Path, sign: Path | None, wheels: Path | 
     sums = {part: sum(each.nbytes for each in entries if each.part == part) for part in MEANINGS}
     tables.print_table(("part", "bytes"), [(MEANINGS[part], tables.nbytes(size)) for part, size in sums.items()],
                        ("all", tables.nbytes(sum(sums.values()))))
-    tables.console.print(f"\ncmake -S {output} -B {output}/build && cmake --build {output}/build\n"
-                         f"{output}/build/run {output}/model.bundle", soft_wrap=True)
+    source, build, run, model = (shlex.quote(f"{output}{each}")
+                                 for each in ("", "/build", "/build/run", "/model.bundle"))
+    tables.console.print(f"\ncmake -S {source} -B {build} && cmake --build {build}\n{run} {model}", soft_wrap=True)
     options.write_json(json, {"bytes": sums, "files": [asdict(each) for each in entries]})

@@ -110,7 +110,8 @@ def _certainty(figures: dict[str, Any]) -> str:
     if missing:
         said += f"; there was no time for {missing} of {figures['of_sizes']} sizes, which are as the nearest others"
     if max(rates, most) > DISTURBED:
-        said += "; other programs disturb this machine: calibrate again when it is quiet"
+        said += ("; other programs disturb this machine: predictions by what was kept are rough, and compile times the "
+                 "best kernels all the same (without --tune off): calibrate again when it is quiet")
     elif missing:
         said += "; --seconds gives more"
     return said

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -192,6 +193,8 @@ def _by_rows(rows: Sequence[dict[str, Any]], layers: Sequence[dict[str, Any]]) -
     each = ", ".join(f"{tables.duration(row['predicted_us'])} for {row['rows']}" for row in rows)
     what = "row" if len(rows) == 1 and rows[0]["rows"] == 1 else "rows"
     text = f"for any size: the layers are predicted to take {each} {what}, and more are made of such calls"
+    alike = [(few["rows"], more["rows"]) for few, more in pairwise(rows) if few["predicted_us"] == more["predicted_us"]]
+    text += "".join(f"; kernels fill tiles of {more} rows, whole also for {few}" for few, more in alike)
     if names := dict.fromkeys(layer["layer"] for layer in layers
                               if layer.get("rows") and layer["operator"] == "Recurrence"):
         from sparsec.compiler.sized.recurrent import STEPS
@@ -302,9 +305,12 @@ def _verdict(verification: dict[str, Any] | None, target: str) -> str:
         f"; onnxruntime's own answers differ by {tables.error(spread)} with and without its optimisations"
         if (spread := verification.get("spread")) else "") + (
         f"; {refused}" if (refused := verification.get("refused")) else "")
+    real, every = verification.get("real", 0), verification["inputs"]
+    on = "random inputs" if not real else "the inputs given" if real == every else "random inputs and those given"
     if verification["tolerance"] is None:
         what = "its integers" if target in ACCELERATORS else "shared weights"
-        return (f"outputs differ from {verification['reference']}'s by {tables.error(worst)} of their largest: {what} "
-                f"have no limit but --max-error{classes}")
+        return (f"outputs differ from {verification['reference']}'s by {tables.error(worst)} of their largest on {on}: "
+                f"{what} have no limit but --max-error{classes}")
     close = f"largest relative error {tables.error(worst)}" if worst else "equal to the bit"
-    return f"outputs match {verification['reference']}: {close}, tolerance {verification['tolerance']:.0e}{classes}"
+    return (f"outputs match {verification['reference']} on {on}: {close}, tolerance {verification['tolerance']:.0e}"
+            f"{classes}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:  # the command imports it, so that others start fast
 
 
 def command(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An ONNX model or a compiled one.")],
+    file: Annotated[Path, typer.Argument(
+        exists=True, dir_okay=False, callback=options.model_or_archive, help="An ONNX model or a compiled one.")],
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
     json: options.JsonFile = None,
 ) -> None:
@@ -57,19 +59,38 @@ def _inspect_artifact(file: Path) -> dict[str, Any]:
 
 
 def _print_kernels(description: dict[str, Any]) -> None:
-    """How every layer runs, for every number of rows that it has a kernel for; the total is that for the most rows."""
+    """How every layer runs, at the most rows that it has kernels for, and which others fewer rows have."""
     totals, rows = description["totals"], description["rows"]
+    most = rows[-1]["rows"] if rows else None
+    if rows:
+        counts = ", ".join(str(each["rows"]) for each in rows)
+        console.print(f"there are kernels for {counts} rows, of which more are made; for {most}:\n")
     tables.print_table(
-        ("layer", "shape", "kept", "format", "kernel", *(["rows"] if rows else []), "bytes", "predicted"),
+        ("layer", "shape", "kept", "format", "kernel", "bytes", "predicted"),
         [(layer["layer"], tables.shape(layer["shape"]), tables.percent(layer["nonzeros"], layer["weights"]),
-          layer["format"], layer["kernel"], *([layer.get("rows", "")] if rows else []), tables.nbytes(layer["bytes"]),
-          tables.duration(layer["predicted_us"])) for layer in description["layers"]],
+          layer["format"], layer["kernel"], tables.nbytes(layer["bytes"]), tables.duration(layer["predicted_us"]))
+         for layer in description["layers"] if layer.get("rows") in (None, most)],
         (counted(totals["layers"], "layer"), "", tables.percent(totals["nonzeros"], totals["weights"]), "", "",
-         *([rows[-1]["rows"]] if rows else []), tables.nbytes(totals["bytes"]),
-         tables.duration(totals["predicted_us"])))
-    for line in (*tables.single(description, description["threads"]), *tables.timed(description["layers"]),
-                 *tables.outside(description.get("outside", []))):
+         tables.nbytes(totals["bytes"]), tables.duration(totals["predicted_us"])))
+    if rows[1:]:
+        console.print()
+    for line in (*_fewer_rows(description["layers"], most), *tables.single(description, description["threads"]),
+                 *tables.timed(description["layers"]), *tables.outside(description.get("outside", []))):
         console.print(line)
+
+
+def _fewer_rows(layers: list[dict[str, Any]], most: int | None) -> list[str]:
+    """For every smaller number of rows, the predicted time and which kernels are others than for the most."""
+    usual = {layer["layer"]: (layer["format"], layer["kernel"]) for layer in layers if layer.get("rows") == most}
+    lines = []
+    for count in sorted({layer["rows"] for layer in layers if layer.get("rows")} - {most}):
+        own = [layer for layer in layers if layer.get("rows") == count]
+        others = Counter(f"{layer['format']} {layer['kernel']}" for layer in own
+                         if usual.get(layer["layer"]) != (layer["format"], layer["kernel"]))
+        kinds = ", ".join(f"{kind} of {counted(number, 'layer')}" for kind, number in others.most_common())
+        lines.append(f"for {counted(count, 'row')}: {tables.duration(sum(each['predicted_us'] for each in own))}"
+                     + (f", with other kernels: {kinds}" if kinds else ", with the same kernels"))
+    return lines
 
 
 def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:

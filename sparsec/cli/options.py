@@ -20,7 +20,8 @@ import typer
 from sparsec import files
 from sparsec.cli.tables import console
 from sparsec.errors import InputError, UsageError, counted
-from sparsec.graph.archives import HEAD, check_no_archive, is_compiled
+from sparsec.graph.archives import HEAD, MAGIC, check_no_archive, is_compiled
+from sparsec.graph.framing import check_framing
 from sparsec.machine import cpus
 
 if TYPE_CHECKING:
@@ -32,6 +33,24 @@ def _model_path(path: Path) -> Path:
     """The path of an ONNX model; that of an artifact is refused before anything is said of where it would write."""
     if is_compiled(head := files.read_regular(path, HEAD)):
         check_no_archive(str(path), head)
+    model_or_archive(path)
+    return path
+
+
+def model_or_archive(path: Path | None) -> Path | None:
+    """The path of an ONNX model, an artifact or another zip file; what is none is refused.
+
+    Raises:
+        ModelError: it is none, which is told before anything that takes seconds is imported.
+
+    """
+    if path is None:
+        return None
+    with files.open_regular(path) as file:
+        head = file.read(HEAD)
+        if not head.startswith(MAGIC):
+            file.seek(0)
+            check_framing(str(path), file, os.fstat(file.fileno()).st_size)
     return path
 
 
@@ -101,6 +120,8 @@ def parse_dims(texts: Sequence[str]) -> dict[str, int | str]:
     dims: dict[str, int | str] = {}
     for text in texts:
         name, equals, size = text.rpartition("=")
+        if name and re.fullmatch(r"-[0-9]+(\.\.-?[0-9]+)?|[0-9]+\.\.-[0-9]+", size):
+            raise UsageError(f"--dim {text}: sizes are positive; give one from 1 on, or a range such as {name}=0..8")
         if not equals or not name or not re.fullmatch(r"[0-9]{1,18}(\.\.[0-9]{1,18})?", size):
             raise UsageError(f"--dim {text}: give the dimension's name and its size or range, such as batch=1 or "
                              "sequence=1..512")

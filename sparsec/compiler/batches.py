@@ -89,7 +89,7 @@ class Batch:
 
 
 def divide(model: ir.Model, job: Job, context: Context, backend: Backend) -> tuple[ir.Model, Batch | None]:
-    """The model for as many rows as run at once, and the decision; None where there is but one row.
+    """The model for as many rows as run at once, and the decision; None where the first input has but one row.
 
     Args:
         model: after the passes that simplify.
@@ -98,7 +98,7 @@ def divide(model: ir.Model, job: Job, context: Context, backend: Backend) -> tup
         backend: the target's, which divides batches.
 
     """
-    rows = max(((static_shape(value) or (0,))[0] for value in model.graph.inputs), default=0)
+    rows = next((shape[0] for value in model.graph.inputs if (shape := static_shape(value))), 0)
     if rows <= 1:
         return model, None
     found = rows_of(model.graph)

@@ -61,6 +61,7 @@ def compile_model(model: reader.Source, options: CompileOptions) -> Artifact:
         VerificationError: the outputs differ from onnxruntime's by more than `max_error`.
 
     """
+    options.check_together()
     compile_all = compile_one if is_fixed(options.shapes or {}) else compile_buckets(compile_one)
     try:
         return compile_all(model, options)
@@ -179,8 +180,11 @@ def _announcer(progress: Progress | None) -> Announce:
 
     def announce(step: str, part: float = 0.0, measuring_s: float = 0.0) -> None:
         more = f", measuring for up to {measuring_s:.0f} s more" if measuring_s >= 1 else ""
-        kind = step.partition(" ")[0]  # what follows says of what
-        progress(step + more, sum(STEPS[each] for each in steps[:steps.index(kind)]) + part * STEPS[kind])
+        kind, _, of = step.partition(" ")
+        first, last = ("plan", "build") if of else (kind, kind)  # numbers of rows are planned and built in turn
+        begin, end = steps.index(first), steps.index(last) + 1
+        progress(step + more, sum(STEPS[each] for each in steps[:begin])
+                 + part * sum(STEPS[each] for each in steps[begin:end]))
 
     return announce
 

@@ -120,6 +120,20 @@ class CompileOptions(ProgramOptions):
         if self.measure_on is not None and (self.tune == "off" or not backend.measures_elsewhere):
             raise UsageError(f"measure_on='{self.measure_on}' needs tune='measure' and a cpu target")
 
+    def check_together(self) -> None:
+        """Refuse options of which one leaves another without a meaning.
+
+        Raises:
+            UsageError: time to measure where nothing is measured, or a limit where nothing is compared or judged.
+
+        """
+        if self.tune == "off" and self.tune_seconds != CompileOptions.tune_seconds:
+            raise UsageError(f"tune_seconds={self.tune_seconds:g} with tune='off', which measures nothing; leave "
+                             "one of them out")
+        if not self.verify and self.max_error is not None and self.resolved_precision == "fp32":
+            raise UsageError(f"max_error={self.max_error:g} with verify=False, which compares nothing; leave "
+                             "one of them out")
+
     def _check_types(self) -> None:
         """Refuse values of types that an option is not of, by its name."""
         for name, kinds in _KINDS.items():

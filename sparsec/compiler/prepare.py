@@ -18,7 +18,7 @@ from sparsec.compiler.verification import tolerance
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.precisions import INTEGERS
 from sparsec.cost.tuning import TuningLog, default_path
-from sparsec.errors import InputError
+from sparsec.errors import InputError, UsageError
 from sparsec.graph import reader
 from sparsec.graph.compare import random_feeds, split_samples
 from sparsec.graph.nodes import node_name
@@ -126,6 +126,10 @@ def _job(graph: ir.Model, options: CompileOptions, calibration: Calibration | No
          limits: Mapping[str, tuple[int, int]]) -> Job:
     """What a model is compiled for; where sizes are symbolic, inputs are generated for several."""
     target, backend, precision = options.resolved_target, options.backend, options.resolved_precision
+    if options.inputs and all(np.size(array) == 0 for array in options.inputs.values()):
+        shapes = ", ".join(f"'{name}' is {'x'.join(map(str, np.shape(array)))}"
+                           for name, array in options.inputs.items())
+        raise UsageError(f"the inputs hold no sample: {shapes}; give at least one")
     if options.inputs and precision in INTEGERS:
         check_finite(declared(graph), options.inputs)
     static = all(static_shape(value) is not None for value in graph.graph.inputs)

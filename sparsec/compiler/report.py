@@ -58,6 +58,7 @@ class Verification:
             rounds to codes erred by more than its tolerance, which is then that.
         widened: whether the reference computed a model of 16-bit floats in float32.
         refused: why it was not onnxruntime that they were compared with.
+        real: how many of the inputs were given, the others are random.
 
     """
 
@@ -70,6 +71,7 @@ class Verification:
     widened: bool = False
     refused: str = ""
     spread: float = 0.0
+    real: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -136,7 +136,7 @@ def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], ran
     answer, names = execute(), [spec.name for spec in artifact.manifest.outputs]
     compared: list[Comparison] = []
     runs = runs_of(basis.source)
-    reason, doubts = "", list[str]()
+    reason, doubts, given = "", list[str](), 0
     for each, is_real in [*((each, False) for each in random), *((each, True) for each in real)]:
         try:
             outputs = answer(each)
@@ -148,6 +148,7 @@ def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], ran
             comparison = str(error)
         if isinstance(comparison, Comparison):
             compared.append(with_spread(comparison, basis, each, limit))
+            given += is_real
         elif is_real and strict:
             raise VerificationError(f"there is nothing to compare the outputs for the given inputs with: {comparison}; "
                                     "compile with verify=False to accept that")
@@ -158,7 +159,8 @@ def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], ran
                       "inputs to compare on", stacklevel=2)
     if not compared:
         return Skipped(f"{reason}; give inputs that the model takes (--inputs) to compare on those")
-    return replace(_summary(names, compared, limit, basis.classes), steps=steps, widened=bool(basis.half))
+    return replace(_summary(names, compared, limit, basis.classes), steps=steps, widened=bool(basis.half),
+                   real=given)
 
 
 def _doubt(outputs: Sequence[np.ndarray]) -> str:

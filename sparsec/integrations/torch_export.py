@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from sparsec.artifact.file import Artifact
@@ -33,11 +34,13 @@ def from_torch(module: torch.nn.Module, example: Any, *, kwargs: Mapping[str, An
         options: those of `sparsec.compile`.
 
     Raises:
-        UsageError: the module is in training mode, or `dims` are given where no size is open.
+        UsageError: the module is none or in training mode, the example holds numpy's arrays, or `dims` are given where
+            no size is open.
         ModelError: PyTorch cannot export it; says why.
         SparsecError: as `sparsec.compile`.
 
     """
+    _check(module, {"example": example, "kwargs": kwargs})
     if module.training:
         raise UsageError(f"{type(module).__name__} is in training mode; call its eval() first")
     if dynamic_shapes is None and (dims := options.get("dims")):
@@ -63,3 +66,19 @@ def from_torch(module: torch.nn.Module, example: Any, *, kwargs: Mapping[str, An
         except SparsecError as error:
             error.args = (str(error).replace(str(path), type(module).__name__),)  # nobody knows the file
             raise
+
+
+def _check(module: object, given: Mapping[str, object]) -> None:
+    """Refuse what is no module, and arrays where PyTorch takes tensors."""
+    if not isinstance(module, torch.nn.Module):
+        raise UsageError(f"module is of type {type(module).__name__}; give a torch.nn.Module, or an ONNX file to "
+                         "sparsec.compile")
+    for name, value in given.items():
+        if _holds_arrays(value):
+            raise UsageError(f"{name} holds an array of numpy's; give tensors, such as torch.from_numpy(x)")
+
+
+def _holds_arrays(value: object) -> bool:
+    """Whether a value is an array of numpy's, or has one in tuples, lists and dictionaries."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
+    return isinstance(value, np.ndarray | np.generic) or any(map(_holds_arrays, inner))

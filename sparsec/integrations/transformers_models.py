@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -75,7 +76,8 @@ class SparsecModel:
         """
         path = Path(folder) / ARTIFACT
         if not path.is_file():
-            raise UsageError(f"{folder} holds no {ARTIFACT}; `sparsec compile {Path(folder) / MODEL} -o {path}`")
+            raise UsageError(f"{folder} holds no {ARTIFACT}; `sparsec compile {shlex.quote(str(Path(folder) / MODEL))} "
+                             f"-o {shlex.quote(str(path))}`")
         return cls(path, AutoConfig.from_pretrained(folder, local_files_only=True), threads)
 
     def can_generate(self) -> bool:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.nodes import node_name
 from sparsec.graph.operators import DOMAIN
+from sparsec.graph.samples import LAYERS
 from sparsec.graph.sized import SIZED_DOMAIN
 from sparsec.passes import contributed
 from sparsec.passes.context import Context, Report
@@ -21,6 +22,10 @@ MOST = 20
 
 CUSTOM = "write these operators as ONNX functions, or cut the model around them"
 STRINGS = "encode strings as integers before the model, and compile the rest"
+LABELS = ("it gives labels as strings: train or export it with integers for labels (skl2onnx takes "
+          "options={'zipmap': False}, too), or cut the model in front of them")
+FORESTS = ("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor")
+NO_NETWORK = "trees are no network, and sparsec compiles networks: run the model in onnxruntime or scikit-learn"
 
 
 def run(model: ir.Model, _context: Context) -> Report:
@@ -29,16 +34,24 @@ def run(model: ir.Model, _context: Context) -> Report:
     for node in model.graph.all_nodes():
         if node.domain not in ("", DOMAIN, SIZED_DOMAIN) and not _known(node):
             domains.setdefault(node.domain, []).append(f"'{node_name(node)}' ({node.domain}::{node.op_type})")
-    lines = [f"{_listed(nodes)}; {WAYS_OUT.get(domain, CUSTOM)}" for domain, nodes in domains.items()]
+    ways = WAYS_OUT | ({"ai.onnx.ml": NO_NETWORK} if _is_forest(model.graph) else {})
+    lines = [f"{_listed(nodes)}; {ways.get(domain, CUSTOM)}" for domain, nodes in domains.items()]
     values = [*model.graph.inputs, *model.graph.initializers.values(),
               *(value for node in model.graph.all_nodes() for value in node.outputs)]
     strings = [f"'{value.name}'" for value in values if value.dtype == ir.DataType.STRING]
     if strings:
-        lines.append(f"strings {_listed(strings)}; {STRINGS}")
+        taken = any(value.dtype == ir.DataType.STRING for value in model.graph.inputs)
+        lines.append(f"strings {_listed(strings)}; {STRINGS if taken else LABELS}")
     if lines:
         raise UnsupportedOperatorError("the model has operators beyond ONNX's on tensors of numbers: "
                                        + "; ".join(lines))
     return Report("foreign", modified=False)
+
+
+def _is_forest(graph: ir.Graph) -> bool:
+    """Whether a graph has trees and no layer of a network."""
+    kinds = {node.op_type for node in graph.all_nodes()}
+    return not kinds.isdisjoint(FORESTS) and kinds.isdisjoint(LAYERS)
 
 
 def _known(node: ir.Node) -> bool:

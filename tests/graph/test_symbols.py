@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import parser
 
+from sparsec.analysis.symbols.fixed import fixed_by_file
 from sparsec.analysis.symbols.inference import infer_symbols
 from sparsec.analysis.symbols.size import Size, declared
 from sparsec.graph import reader
@@ -69,3 +70,12 @@ def test_shapes_follow_from_symbols(inputs, body, expected):
              for value in graph.inputs}
     (actual,) = onnx.reference.ReferenceEvaluator(model).run(None, feeds)
     assert list(actual.shape) == [size.value(sizes) for size in found]
+
+
+@pytest.mark.parametrize(("target", "fixed"), [
+    ("4, 17", {}), ("0, 17", {}), ("-1, 17", {}), ("17, 12", {"T": 17}), ("34, 6", {"T": 17}), ("5, 7", {})])
+def test_a_size_that_a_reshape_needs_is_found(target, fixed):
+    model = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["": 17]>
+        g (float[T,12] x) => (y) {{ s = Constant<value_ints=[{target}]>() y = Reshape(x, s) }}""")
+    graph = reader.load(model, symbolic=True).graph
+    assert fixed_by_file(graph, infer_symbols(graph)) == fixed

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import tomllib
 from pathlib import Path
@@ -122,9 +123,11 @@ def test_what_is_not_for_processors_is_refused(tmp_path):
 
 def test_the_command_writes_a_bundle_and_its_sizes(artifact, tmp_path):
     artifact.save(tmp_path / "m.sparsec")
-    done = CliRunner().invoke(app, ["bundle", str(tmp_path / "m.sparsec"), "-o", str(tmp_path / "b"), "--json",
+    done = CliRunner().invoke(app, ["bundle", str(tmp_path / "m.sparsec"), "-o", str(folder := tmp_path / "b's"), "--json",
                                     str(tmp_path / "sizes.json")])
     assert done.exit_code == 0, done.output
+    source, build = (shlex.quote(f"{folder}{each}") for each in ("", "/build"))
+    assert f"cmake -S {source} -B {build} && cmake --build {build}\n" in done.output
     assert "runtime libraries" in done.output
     told = json.loads((tmp_path / "sizes.json").read_text())
-    assert told["bytes"] == json.loads((tmp_path / "b" / SIZES).read_text())["bytes"]
+    assert told["bytes"] == json.loads((folder / SIZES).read_text())["bytes"]

@@ -153,6 +153,7 @@ def test_the_command_measures_keeps_and_uses_the_rates(tmp_path, monkeypatch, ca
     command(json=tmp_path / "rates.json")
     text = " ".join(capsys.readouterr().out.split())
     assert "no time for 17 of 20 sizes" in text
+    assert "predictions by what was kept are rough" in text
     assert "calibrate again when it is quiet" in text
     assert "vector multiply-adds" in text
     assert "gemm/direct" in text

@@ -22,7 +22,7 @@ from tests.support.texts import model
 def test_compile_reports_formats_verification_and_sizes(folder):
     text, figures = (folder / "compile.txt").read_text(), json.loads((folder / "compile.json").read_text())
     assert "weights kept" in text
-    assert "outputs match onnxruntime" in text
+    assert "outputs match onnxruntime on random inputs: " in text
     assert figures["totals"]["layers"] == 2
     assert figures["file_bytes"] == (folder / "model.sparsec").stat().st_size
     assert max(figures["verification"]["relative_error"].values()) <= 1e-4
@@ -156,6 +156,10 @@ def test_symbolic_dimensions_are_sizes_of_a_run_or_bound_by_name(tmp_path):
         np.save(tmp_path / "x.npy", np.ones((rows, 64), np.float32))
         sparsec("run", tmp_path / "model.sparsec", "-i", tmp_path / "x.npy", "-o", tmp_path / "y.npz")
         assert np.load(tmp_path / "y.npz")["y"].shape == (rows, 10)
+    lines = sparsec("inspect", tmp_path / "model.sparsec").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(re.findall(r"^\S+ +\d+x\d+ ", "\n".join(lines), re.MULTILINE)) == 2  # one line a layer
+    assert [line for line in lines if line.startswith("for 1 row: ")]
     sparsec("compile", tmp_path / "model.onnx", "--shape", "x:2,64", "--tune", "off",
             "-o", tmp_path / "model.sparsec")
     assert Artifact.load(tmp_path / "model.sparsec").manifest.inputs[0].shape == (2, 64)

@@ -1,5 +1,6 @@
 """Options that contradict each other, names that are nearly right, and artifacts that sessions cannot open."""
 
+import numpy as np
 import onnx
 import pytest
 from typer.testing import CliRunner
@@ -32,6 +33,21 @@ def test_an_option_that_is_given_twice_is_refused():
         parse_dims(["len=1", "len=2"])
     with pytest.raises(UsageError, match=r"--shape x:1,2: input 'x' has another --shape"):
         parse_sizes(["x:1,3", "x:1,2"])
+
+
+@pytest.mark.parametrize("size", ["-1", "-2..4", "0..-3"])
+def test_a_dimension_is_positive(size):
+    with pytest.raises(UsageError, match=f"--dim batch={size}: sizes are positive"):
+        parse_dims([f"batch={size}"])
+
+
+@pytest.mark.parametrize(("options", "told"), [
+    ({"tune": "off", "tune_seconds": 5}, "tune_seconds=5 with tune='off'"),
+    ({"verify": False, "max_error": 0.1}, "max_error=0.1 with verify=False"),
+    ({"inputs": {"x": np.zeros((0, 2, 8), np.float32)}}, "hold no sample: 'x' is 0x2x8")])
+def test_options_without_a_meaning_are_refused(options, told):
+    with pytest.raises(UsageError, match=told):
+        sparsec.compile(MODEL, **options)
 
 
 @pytest.mark.parametrize(("given", "name"), [

@@ -60,6 +60,11 @@ def test_bad_modules_are_refused():
         sparsec.from_torch(network().train(), X)
     with pytest.raises(ModelError, match="PyTorch cannot export Sequential to ONNX"):
         sparsec.from_torch(network(), torch.zeros(4, 25))
+    with pytest.raises(UsageError, match=r"module is of type int; give a torch.nn.Module"):
+        sparsec.from_torch(5, X)
+    for given in ({"example": X.numpy()}, {"example": (), "kwargs": {"x": [X.numpy()]}}):
+        with pytest.raises(UsageError, match=r"holds an array of numpy's; give tensors, such as torch.from_numpy"):
+            sparsec.from_torch(network(), **given)
 
 
 class Branches(torch.nn.Module):

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass, RemoveUnusedNodesPass
 
+from sparsec.analysis.symbols.fixed import fixed_by_file
 from sparsec.analysis.symbols.inference import infer_symbols
 from sparsec.analysis.symbols.known import Symbols
 from sparsec.backends.base import Backend, LayerReport
@@ -34,6 +35,7 @@ from sparsec.compiler.sized.stage import Joint, RowStage, Stage, joint, stages_o
 from sparsec.compiler.sized.token import Token, token_of
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE
+from sparsec.errors import counted
 from sparsec.graph.compare import random_feeds
 from sparsec.graph.constants import constant
 from sparsec.graph.interface import input_names, output_names
@@ -56,7 +58,7 @@ WORTH = 0.1
 """The share of the time of calls for other numbers of rows that one of `MORE_ROWS` saves at least."""
 UNSTORED = 0.05
 """The share of its weights that one of `MORE_ROWS` may store anew."""
-PLANNED = 0.6
+PLANNED = 0.3
 """The share of the time for a number of rows that its plan takes, the rest of which is building."""
 CALL_S = 3e-6
 """What a call of a function costs beside its layers."""
@@ -84,12 +86,16 @@ class Sized:
 
 @dataclass(frozen=True)
 class Staged:
-    """A model in stages: what is known of its sizes, the plan without libraries, and the stages of rows."""
+    """A model in stages: what is known of its sizes, the plan without libraries, and the stages of rows.
+
+    Sizes that are `fixed` are those that symbols must have, since the file's exporter has written them somewhere.
+    """
 
     symbols: Symbols
     stages: list[Stage]
     plan: Plan
     compiled: list[RowStage]
+    fixed: Mapping[str, int]
 
     @property
     def between_s(self) -> float:
@@ -138,6 +144,7 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], target: Targe
         symbols = infer_symbols(model.graph)
     if fold_known(model.graph, symbols):
         symbols = infer_symbols(model.graph)  # shapes follow from more constants now
+    fixed = fixed_by_file(model.graph, symbols)
     merge_equal(model.graph, symbols)
     round_once(model.graph, symbols)
     split_dynamic(model.graph, symbols)
@@ -157,7 +164,7 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], target: Targe
     round_for_layers(model.graph, symbols)
     stages = stages_of(model.graph, symbols)
     plan = write(model, stages, symbols, limits)
-    return Staged(symbols, stages, plan, [stage for stage in plan.stages if isinstance(stage, RowStage)])
+    return Staged(symbols, stages, plan, [stage for stage in plan.stages if isinstance(stage, RowStage)], fixed)
 
 
 def row_plans(model: ir.Model, found: Staged, job: Job, context: Context, backend: Backend,
@@ -218,8 +225,8 @@ def _tile(graph: ir.Graph) -> int:
 def _for_rows(announce: Announce, count: int, place: int, of: int) -> Announce:
     """What tells of the steps for a number of rows, one of several, so that it is seen why they take as many times."""
     def tell(step: str, part: float = 0.0, measuring_s: float = 0.0) -> None:
-        announce(f"plan for {count} rows ({place + 1} of {of})",
-                 (place + (PLANNED * part if step == "plan" else PLANNED)) / of, measuring_s)
+        announce(f"{'build' if step == 'build' else 'plan'} for {counted(count, 'row')} ({place + 1} of {of})",
+                 (place + (PLANNED if step == "build" else PLANNED * part)) / of, measuring_s)
 
     return tell
 
@@ -243,6 +250,7 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     numbers: dict[bytes, int] = {}
     for each in row_plans(model, found, job, context, backend, limits):
         chain = token.chain if token is not None and each.count == 1 else None
+        each.job.announce("build")
         functions = backend.build_functions(each.whole.model, each.job, each.whole.parts(), chain)
         plan.fields["rows"].append({"count": each.count, "seconds": each.seconds(backend),
                                     **_placed(plan, functions, numbers)})
@@ -265,7 +273,7 @@ def outside(found: Staged, graph: ir.Graph, left: Sequence[Outside]) -> Iterator
     Those are the layers that are `left` in stages of rows, products that are in none, and what ONNX's reference runs.
     """
     yield from {each.layer: each for each in left}.values()  # for every number of rows alike
-    sizes = fixed_sizes(graph, found.plan.limits)
+    sizes = fixed_sizes(graph, found.plan.limits, found.fixed)
     for node in found.plan.stages:
         if isinstance(node, RowStage) or node in found.plan.interpreted or node.domain:
             continue
@@ -288,9 +296,10 @@ def _ways(node: ir.Node, sizes: str) -> str:
     return f"fixed sizes have kernels ({sizes})"
 
 
-def fixed_sizes(graph: ir.Graph, limits: Mapping[str, tuple[int, int]]) -> str:
+def fixed_sizes(graph: ir.Graph, limits: Mapping[str, tuple[int, int]], fixed: Mapping[str, int]) -> str:
     """How the options say fixed sizes, by an example that holds together: totals are sums, images have pixels."""
     sizes = advised(graph.inputs, limits)
+    sizes |= {name: size for name, size in fixed.items() if name in sizes}
     return f"such as dims={sizes}" if sizes else "by shapes"
 
 
