@@ -123,7 +123,8 @@ def test_what_is_not_for_processors_is_refused(tmp_path):
 
 def test_the_command_writes_a_bundle_and_its_sizes(artifact, tmp_path):
     artifact.save(tmp_path / "m.sparsec")
-    done = CliRunner().invoke(app, ["bundle", str(tmp_path / "m.sparsec"), "-o", str(folder := tmp_path / "b's"), "--json",
+    folder = tmp_path / "b's"
+    done = CliRunner().invoke(app, ["bundle", str(tmp_path / "m.sparsec"), "-o", str(folder), "--json",
                                     str(tmp_path / "sizes.json")])
     assert done.exit_code == 0, done.output
     source, build = (shlex.quote(f"{folder}{each}") for each in ("", "/build"))
