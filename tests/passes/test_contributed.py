@@ -144,7 +144,6 @@ def test_layer_norms_that_onnx_did_not_define_yet(operator):
 @pytest.mark.parametrize(("domain", "operator", "reason"), [
     ("com.microsoft", "Tokenizer", "without onnxruntime's optimisation"),
     ("ai.onnx.ml", "TreeEnsembleRegressor", "trees are no network"),
-    ("ai.onnx.ml", "SVMRegressor", "run this part before the model"),
     ("acme", "Magic", "cut the model around them")])
 def test_what_nobody_knows_is_refused_by_name_with_the_way_out(domain, operator, reason):
     nodes = [helper.make_node(operator, ["x"], [f"y{k}"], name=f"node{k}", domain=domain) for k in range(2)]
