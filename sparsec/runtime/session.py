@@ -164,7 +164,7 @@ class InferenceSession:
 
     def __repr__(self) -> str:
         """One line, however large the model."""
-        return f"<sparsec.InferenceSession, {counted(self.threads, 'thread')}, inputs {listed(self._inputs)}>"
+        return f"<sparsec.InferenceSession, {counted(self.threads, 'thread')}, inputs {listed(self.get_inputs())}>"
 
     def io_binding(self) -> IOBinding:
         """Arrays by name for `run_with_iobinding`."""

@@ -61,13 +61,13 @@ def info(spec: TensorSpec, shape: list[int | str]) -> TensorInfo:
     return TensorInfo(spec.name, shape, f"tensor({_ELEMENT_TYPES.get(spec.dtype, spec.dtype)})")
 
 
-def listed(specs: Sequence[TensorSpec]) -> str:
+def listed(specs: Sequence[TensorSpec | TensorInfo]) -> str:
     """Tensors with their types and shapes, for errors."""
     return ", ".join(f"'{spec.name}' ({spec.dtype} {text_of(spec.shape)})" for spec in specs) or "none"
 
 
-def text_of(shape: Sequence[int]) -> str:
-    """A shape in brackets; sizes that the run tells are question marks."""
+def text_of(shape: Sequence[int | str]) -> str:
+    """A shape in brackets; sizes that the run tells are names, or question marks."""
     return f"[{', '.join('?' if size == UNKNOWN else str(size) for size in shape)}]"
 
 

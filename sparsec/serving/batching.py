@@ -14,6 +14,7 @@ import numpy as np
 
 from sparsec.errors import SparsecError
 from sparsec.runtime.session import InferenceSession
+from sparsec.runtime.signature import TensorInfo
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -231,11 +232,8 @@ def why_not_together(session: InferenceSession) -> str | None:
     They can where the first size of all inputs and outputs is one that the run tells, and two rows give together what
     each gives by itself, as a run of both shows.
     """
-    infos = [*session.get_inputs(), *session.get_outputs()]
-    sizes = {each.shape[0] if each.shape else None for each in infos}
-    size = sizes.pop()
-    if sizes or not isinstance(size, str) or "/" in size or size == "?":
-        return "the first size of its inputs and outputs is not one that a run may choose"
+    if (reason := _other_rows([*session.get_inputs(), *session.get_outputs()])) is not None:
+        return reason
     rng = np.random.default_rng(0)
     rows = [{each.name: _row(each.dtype, [PROBED if isinstance(n, str) else n for n in each.shape[1:]], number, rng)
              for each in session.get_inputs()} for number in range(2)]
@@ -252,6 +250,22 @@ def why_not_together(session: InferenceSession) -> str | None:
         if expected.shape != whole.shape or not np.allclose(  # a mask may hide all of one row, which gives NaN
                 expected, whole, rtol=0, atol=TOLERANCE * np.abs(finite).max(initial=1.0), equal_nan=True):
             return "its rows depend on each other"
+    return None
+
+
+def _other_rows(infos: Sequence[TensorInfo]) -> str | None:
+    """Why a run cannot choose the first size of all inputs and outputs alike, None where it can."""
+    for each in infos:
+        size, first = (info.shape[0] if info.shape else None for info in (each, infos[0]))
+        if size is None:
+            return f"'{each.name}' is one number, without rows"
+        if not isinstance(size, str) or "/" in size:
+            return (f"the first size of '{each.name}' is {size}, and not one that a run may choose; export the model "
+                    "with a symbol for the batch, and compile it without --dim or --shape for that")
+        if size == "?":
+            return f"nothing tells the first size of '{each.name}' before a run"
+        if size != first:
+            return f"the first size of '{infos[0].name}' is {first}, that of '{each.name}' {size}"
     return None
 
 

@@ -27,8 +27,16 @@ PIXELS = f"""{HEADER} pixels (float[n, 3, h, w] x) => (float[n, 5] y) {{
   p = GlobalAveragePool(a) f = Flatten(p) y = Gemm<transB=1>(f, head)
 }}"""
 
-VOLUMES = f"""{HEADER} volumes (float[n, 3, d, h, w] x) => (float[n, 4, i, j, k] y)
-  <float[4, 3, 2, 1, 2] weight> {{ y = Conv(x, weight) }}"""
+COMPUTED = f"""{HEADER} computed (float[n, 3, h, w] x, float[4, 3, 2, 2] k) => (float[n, 4, i, j] y) {{
+  weight = Abs(k) y = Conv(x, weight) }}"""
+
+CHOICE = f"""{HEADER} choice (float[n, t, 6] x) => (float[n, 4] y, int64[n, 2] places)
+  <float[1, 48, 6] w, float[1, 48, 16] r, float[16, 4] head> {{
+  turned = Transpose<perm=[1, 0, 2]>(x) steps, h = GRU<hidden_size=16>(turned, w, r) last = Transpose<perm=[1, 0, 2]>(h)
+  s = Shape(last) one = Constant<value_ints=[1]>() size = Gather(s, one) c = Equal(size, one)
+  row = If(c) <then_branch = yes () => (a) {{ a = Squeeze(last, one) }},
+               else_branch = no () => (b) {{ b = Identity(last) }}>
+  y = MatMul(row, head) two = Constant<value_ints=[2]>() largest, places = TopK(y, two) }}"""
 
 
 def errors(session, model, feeds):
@@ -130,14 +138,27 @@ def test_a_batch_of_images_has_any_size():
 
 
 def test_what_has_no_kernel_yet_is_named_and_right():
-    model = texts.model(VOLUMES.removeprefix(HEADER), weight=RNG.standard_normal((4, 3, 2, 1, 2)))
+    model = model_of(COMPUTED)
     artifact = sparsec.compile(model, tune="off")
     assert artifact.report["outside"][0]["operator"] == "Conv"
     session = sparsec.InferenceSession(artifact)
-    for size in ((2, 3, 5, 4, 9), (0, 3, 8, 8, 8)):
-        assert max(errors(session, model, {"x": RNG.standard_normal(size, np.float32)})) < 1e-5
+    weight = RNG.standard_normal((4, 3, 2, 2), np.float32)
+    for size in ((2, 3, 5, 4), (0, 3, 8, 8)):
+        assert max(errors(session, model, {"x": RNG.standard_normal(size, np.float32), "k": weight})) < 1e-5
     with pytest.raises(UnsupportedOperatorError, match="strict"):
         sparsec.compile(model, tune="off", strict=True)
+
+
+def test_the_size_of_a_batch_is_known_to_the_end():
+    weights = {name: RNG.standard_normal(shape) for name, shape in (
+        ("w", (1, 48, 6)), ("r", (1, 48, 16)), ("head", (16, 4)))}
+    model = texts.model(CHOICE.removeprefix(HEADER), **weights)
+    artifact = sparsec.compile(model, tune="off")
+    assert artifact.report["outside"] == []
+    session = sparsec.InferenceSession(artifact)
+    assert [output.shape for output in session.get_outputs()] == [["n", 4], ["n", 2]]
+    assert "[n, t, 6]" in repr(session)
+    assert max(errors(session, model, {"x": RNG.standard_normal((3, 5, 6), np.float32)})) < 1e-5
 
 
 def test_images_of_any_size_run_on_kernels():

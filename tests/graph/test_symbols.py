@@ -52,6 +52,23 @@ SHAPES = {
                         z = Constant<value_ints=[0]>() c = Constant<value = int64[1,9] {0,1,2,3,4,5,6,7,8}>()
                         p = Slice(c, z, e, o) k = GatherElements<axis=1>(w, p) y = Add(x, k)""", ["B", "T"]),
     "scores": ("float[B,T,8] q, float[B,8,P] k", "y = MatMul(q, k)", ["B", "T", "P"]),
+    "largest": ("float[B,T,9] x", """k = Constant<value_ints=[4]>() a, i = TopK<axis=-1>(x, k) b = Cast<to=1>(i)
+                y = Add(a, b)""", ["B", "T", 4]),
+    "place of the largest": ("float[B,T,9] x", "i = ArgMax<axis=1, keepdims=0>(x) y = Cast<to=1>(i)", ["B", 9]),
+    "steps": ("float[T,B,6] x, float[1,12,6] w, float[1,12,3] r", "a, b, y = LSTM<hidden_size=3>(x, w, r)",
+              [1, "B", 3]),
+    "all steps": ("float[T,B,6] x, float[2,9,6] w, float[2,9,3] r",
+                  'y, h = GRU<hidden_size=3, direction="bidirectional">(x, w, r)', ["T", 2, "B", 3]),
+    "repeated": ("float[B,T] x", "r = Constant<value_ints=[2, 3]>() y = Tile(x, r)", ["2*B", "3*T"]),
+    "padded": ("float[B,T] x", "p = Constant<value_ints=[0, 1, 0, 2]>() y = Pad(x, p)", ["B", "T+3"]),
+    "padded in the end": ("float[B,T] x", """p = Constant<value_ints=[0, 2]>() a = Constant<value_ints=[-1]>()
+                          y = Pad(x, p, , a)""", ["B", "T+2"]),
+    "letters": ("float[B,T,4] q, float[B,P,4] k", 'y = Einsum<equation="btd, bpd -> bpt">(q, k)', ["B", "P", "T"]),
+    "pixels": ("float[B,8,P,T] x", "y = DepthToSpace<blocksize=2>(x)", ["B", 2, "2*P", "2*T"]),
+    "blocks": ("float[B,2,P,T] x", "y = SpaceToDepth<blocksize=1>(x)", ["B", 2, "P", "T"]),
+    "all": ("float[B,T] x", "y = ReduceProd<keepdims=1>(x)", [1, 1]),
+    "kinds": ("float[B,T] x", """i = Cast<to=7>(x) d = Constant<value_int=5>() v = Constant<value_floats=[0.0, 1.0]>()
+              y = OneHot<axis=1>(i, d, v)""", ["B", 5, "T"]),
     "spread": ("float[T,1] x, float[B,1,P] z", "y = Add(x, z)", ["B", "T", "P"]),
 }
 

@@ -187,6 +187,17 @@ def test_rows_that_depend_on_each_other_do_not_run_together(session, tmp_path):
     assert "depend on each other" in why_not_together(mixing)
 
 
+@pytest.mark.parametrize(("text", "reason"), [
+    ("g (float[2,8] x) => (float[2,8] y) { y = Relu(x) }", "the first size of 'x' is 2, and not one"),
+    ("g (float[n,8] x, float[m,8] z) => (float[m,n] y) { t = Transpose(x) y = MatMul(z, t) }",
+     "the first size of 'x' is n, that of 'z' m"),
+    ("g (float[n,8] x) => (float y) { y = ReduceSum<keepdims=0>(x) }", "'y' is one number"),
+])
+def test_what_is_not_of_rows_is_named(text, reason):
+    with sparsec.InferenceSession(sparsec.compile(texts.model(text), tune="off", verify=False)) as session:
+        assert reason in why_not_together(session)
+
+
 def test_rows_whose_mask_hides_all_of_them_run_together():
     attention = texts.model("""g (float[n,t,8] x, bool[n,t] hidden) => (float[n,t,8] y) <float least, int64[1] one> {
         k = Transpose<perm=[0,2,1]>(x) s = MatMul(x, k) h = Unsqueeze(hidden, one) m = Where(h, least, s)

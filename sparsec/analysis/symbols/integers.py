@@ -85,8 +85,6 @@ def _equal(left: Size, right: Size) -> Size | None:
 
 def _data_where(symbols: Symbols, node: ir.Node) -> Shape | None:
     condition, yes, no = (symbols.integers(value) for value in node.inputs)
-    if condition is None and (array := constant(node.inputs[0])) is not None:
-        condition = tuple(Size.of(int(each)) for each in array.reshape(-1))
     if not condition or not yes or not no or any(each.number is None for each in condition):
         return None
     chosen = []

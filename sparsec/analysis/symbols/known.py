@@ -62,10 +62,10 @@ class Symbols:
         return None if value is None else self.shapes.get(value)
 
     def integers(self, value: ir.Value | None) -> Shape | None:
-        """The elements of a tensor of integers, constants included."""
+        """The elements of a tensor of integers or truth values, constants included."""
         if value is None:
             return None
         array = constant(value)
-        if array is not None and array.dtype.kind in "iu" and array.ndim <= 1 and array.size <= MOST_ELEMENTS:
+        if array is not None and array.dtype.kind in "iub" and array.ndim <= 1 and array.size <= MOST_ELEMENTS:
             return tuple(Size.of(int(each)) for each in array.reshape(-1))
         return self.data.get(value)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import onnx_ir as ir
 
-from sparsec.analysis.symbols import images
+from sparsec.analysis.symbols import images, moves
 from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.analysis.symbols.size import Size, product
 from sparsec.graph.nodes import optional
@@ -180,6 +180,8 @@ def _gather_elements(symbols: Symbols, node: ir.Node) -> Shape | None:
 def _reduced(symbols: Symbols, node: ir.Node) -> Shape | None:
     shape = symbols.shape(node.inputs[0])
     axes = None if shape is None else _axes(symbols, node, 1, len(shape))
+    if optional(node, 1) is None and shape is not None and not node.attributes.get_int("noop_with_empty_axes", 0):
+        axes = list(range(len(shape)))
     if shape is None or not axes:
         return None
     kept = node.attributes.get_int("keepdims", 1)
@@ -203,15 +205,25 @@ def _append(symbols: Symbols, node: ir.Node) -> Shape | None:
 
 
 def _select(symbols: Symbols, node: ir.Node) -> Shape | None:
-    """What both branches have in common."""
+    """That of the branch that is chosen, or what both have in common."""
     first, second = (symbols.shape(value) for value in node.inputs[1:])
+    if (known := chosen(symbols, node)) is not None:
+        return symbols.shape(known)
     if first is None or second is None or len(first) != len(second):
         return None
     return tuple(size if size == other else symbols.opaque() for size, other in zip(first, second, strict=True))
 
 
+def chosen(symbols: Symbols, node: ir.Node) -> ir.Value | None:
+    """The input of a `SELECT` that its condition chooses, where sizes decide that."""
+    condition = symbols.integers(node.inputs[0])
+    if not condition or condition[0].number is None:
+        return None
+    return node.inputs[1 if condition[0].number else 2]
+
+
 def _matmul(symbols: Symbols, node: ir.Node) -> Shape | None:
-    left, right = (symbols.shape(value) for value in node.inputs)
+    left, right = (symbols.shape(value) for value in node.inputs[:2])
     if left is None or right is None or len(left) < 2 or len(right) < 2:
         return None
     lead = _broadcast(symbols, [left[:-2], right[:-2]]) if len(left) > 2 or len(right) > 2 else ()
@@ -226,6 +238,22 @@ def _recurrence(symbols: Symbols, node: ir.Node) -> Shape | None:
     state = shape[1], Size.of(hidden)
     symbols.shapes.update(dict.fromkeys(node.outputs[1:], state))
     return shape[0], *state
+
+
+def _recurrent(symbols: Symbols, node: ir.Node) -> Shape | None:
+    """The shapes of all outputs of GRU, LSTM and RNN; the first is the result."""
+    shape, weight = (symbols.shape(value) for value in node.inputs[:2])
+    recurrence = symbols.shape(node.inputs[2])
+    if shape is None or weight is None or recurrence is None:
+        return None
+    (time, batch, _), directions, hidden = shape, weight[0], recurrence[-1]
+    if node.attributes.get_int("layout", 0):
+        batch, time = time, batch
+        result, state = (batch, time, directions, hidden), (batch, directions, hidden)
+    else:
+        result, state = (time, directions, batch, hidden), (directions, batch, hidden)
+    symbols.shapes.update(dict.fromkeys(node.outputs[1:], state))
+    return result
 
 
 def _gemm(symbols: Symbols, node: ir.Node) -> Shape | None:
@@ -246,20 +274,26 @@ def _flatten(symbols: Symbols, node: ir.Node) -> Shape | None:
     return product(shape[:axis]), product(shape[axis:])
 
 
-UNARY = ("Abs", "Cast", "Ceil", "Clip", "Cos", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
-         "HardSwish", "Identity", "IsNaN", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg", "Not",
-         "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Sqrt", "Tanh", "CumSum",
-         "Trilu", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "RMSNormalization")
+UNARY = (
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Bernoulli", "BitwiseNot", "Cast", "CastLike", "Ceil",
+    "Celu", "Clip", "Cos", "Cosh", "CumProd", "CumSum", "DequantizeLinear", "Dropout", "DynamicQuantizeLinear", "Elu",
+    "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Hardmax", "Identity", "IsInf", "IsNaN",
+    "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "LpNormalization", "MeanVarianceNormalization", "Mish",
+    "Neg", "Not", "QuantizeLinear", "RMSNormalization", "RandomNormalLike", "RandomUniformLike", "Reciprocal", "Relu",
+    "ReverseSequence", "RotaryEmbedding", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax",
+    "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "TensorScatter", "ThresholdedRelu", "Trilu")
 
 SHAPES: dict[str, Callable[[Symbols, ir.Node], Shape | None]] = {
-    **images.SHAPES,
+    **images.SHAPES, **moves.SHAPES,
     **dict.fromkeys(UNARY, _same), **dict.fromkeys((*BROADCAST, "PRelu"), _elementwise),
     "Concat": _concat, "Slice": _slice,
     "Transpose": _transpose, "Reshape": _reshape, "Expand": _expand, "ConstantOfShape": _filled, "Range": _range,
     "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "GatherElements": _gather_elements,
-    "MatMul": _matmul, "Gemm": _gemm, "Flatten": _flatten, APPEND: _append, SELECT: _select, "Split": _split,
+    "MatMul": _matmul, "MatMulInteger": _matmul, **dict.fromkeys(("GRU", "LSTM", "RNN"), _recurrent),
+    "Gemm": _gemm, "Flatten": _flatten, APPEND: _append, SELECT: _select, "Split": _split,
     RECURRENCE: _recurrence,
-    **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare", "ReduceL2"), _reduced),
+    **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
+                     "ReduceProd", "ReduceSum", "ReduceSumSquare"), _reduced),
     **dict.fromkeys(("ScatterElements", "ScatterND"), _same),
 }
 """The shape of an operator's first output."""

@@ -30,7 +30,7 @@ from sparsec.compiler.sized.movement import shorten_moves, sink_rows
 from sparsec.compiler.sized.plan import Plan, write
 from sparsec.compiler.sized.recurrent import add_layers, write_recurrent
 from sparsec.compiler.sized.rotary import fuse_rotary
-from sparsec.compiler.sized.simplify import fold_known, merge_equal
+from sparsec.compiler.sized.simplify import choose_known, fold_known, merge_equal
 from sparsec.compiler.sized.stage import Joint, RowStage, Stage, joint, stages_of
 from sparsec.compiler.sized.token import Token, token_of
 from sparsec.cost.option import Option
@@ -142,7 +142,7 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], target: Targe
     symbols = infer_symbols(model.graph)
     if write_recurrent(model.graph, target, symbols):
         symbols = infer_symbols(model.graph)
-    if fold_known(model.graph, symbols):
+    if choose_known(model.graph, symbols) + fold_known(model.graph, symbols):
         symbols = infer_symbols(model.graph)  # shapes follow from more constants now
     fixed = fixed_by_file(model.graph, symbols)
     merge_equal(model.graph, symbols)

@@ -9,8 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis.symbols.known import Symbols
+from sparsec.analysis.symbols.shapes import chosen
 from sparsec.analysis.symbols.size import Size
 from sparsec.graph.constants import add_constant, constant, constant_shape
+from sparsec.graph.nodes import node_name
+from sparsec.graph.sized import SELECT, SIZED_DOMAIN
+from sparsec.passes.rewrite import take_over
 from sparsec.runtime.sized.elementwise import OPERATORS as ELEMENTWISE
 from sparsec.runtime.sized.tensors import OPERATORS as MOVES
 
@@ -56,6 +60,18 @@ def fold_known(graph: ir.Graph, symbols: Symbols) -> int:
         graph.remove(node, safe=True)
         folded += 1
     return folded
+
+
+def choose_known(graph: ir.Graph, symbols: Symbols) -> int:
+    """Let the branch that sizes choose take the place of a `SELECT`, in place; returns how many."""
+    known = [(node, value) for node in graph if node.op_type == SELECT and node.domain == SIZED_DOMAIN
+             and (value := chosen(symbols, node)) is not None]
+    for node, value in known:
+        made = ir.node("Identity", [value], name=node_name(node))
+        node.prepend(made)
+        take_over(made.outputs[0], node.outputs[0])
+        graph.remove(node, safe=True)
+    return len(known)
 
 
 def _known_array(node: ir.Node, out: ir.Value, symbols: Symbols) -> np.ndarray | None:
