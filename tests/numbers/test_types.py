@@ -14,7 +14,7 @@ ELSE = {
     "Upsample": "onnxruntime and ONNX round integers each in its own way",
     "ReduceLogSumExp-int32": "onnxruntime rounds every term", "ReduceLogSumExp-int64": "onnxruntime rounds every term",
     "ReduceSumSquare-uint32": "onnxruntime has no kernel, and ONNX's reference answers another type"}
-REFUSED = ("GRU-double", "LRN-double", "LSTM-double", "RNN-double", *(f"Shrink-uint{bits}" for bits in (8, 16, 32, 64)))
+REFUSED = ("LRN-double", *(f"Shrink-uint{bits}" for bits in (8, 16, 32, 64)))
 """Valid, and refused by name."""
 
 
