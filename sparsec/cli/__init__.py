@@ -68,7 +68,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Compile pruned ONNX models into the fastest programs that their sparsity allows.")
 for _name, _command in COMMANDS.items():
-    app.command(_name, cls=Panelled)(keeping_inputs(_name, _command))
+    app.command(_name, cls=Panelled)(keeping_inputs(_command))
 
 
 def _print_version(wanted: bool) -> None:

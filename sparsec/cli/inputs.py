@@ -15,9 +15,6 @@ from sparsec import files
 from sparsec.cli import options
 from sparsec.errors import UsageError
 
-IN_PLACE = ("strip", "quantize", "prune")
-"""Commands whose `--output` may be the model itself: it is replaced, with its external data."""
-
 
 @dataclass(frozen=True)
 class Role:
@@ -54,7 +51,7 @@ def flag_of(name: str, info: ParameterInfo) -> str:
     return next((each for each in given if each.startswith("--")), f"--{name.replace('_', '-')}")
 
 
-def keeping_inputs(name: str, command: Callable[..., None]) -> Callable[..., None]:
+def keeping_inputs(command: Callable[..., None]) -> Callable[..., None]:
     """The command, which raises UsageError in place of overwriting a file that it reads, and for a folder that is none.
 
     That is what its parameters name, the external data of models, signatures, what lies in folders that are read and
@@ -67,8 +64,7 @@ def keeping_inputs(name: str, command: Callable[..., None]) -> Callable[..., Non
         outputs = {each: given[each] for each, role in known.items()
                    if not role.reads and isinstance(given.get(each), Path)}
         inputs = {path: known[each].shown for each in known if known[each].reads for path in _paths(given.get(each))}
-        own = _own(outputs["output"], inputs) if name in IN_PLACE and "output" in outputs else ()
-        with files.keeping(lambda path: "" if path in own else _use(path, inputs)):
+        with files.keeping(lambda path: _use(path, inputs)):
             for each, path in outputs.items():
                 files.check_replaceable(path)
                 files.check_replaceable(path, _measured)
@@ -86,13 +82,6 @@ def _paths(value: Any) -> Iterator[Path]:
             yield each
         elif isinstance(each, str) and "\0" not in each and Path(each).is_file():
             yield Path(each)
-
-
-def _own(output: Path, inputs: Mapping[Path, str]) -> tuple[Path, ...]:
-    """Where the output is the model, the files that are written in place."""
-    if not any(shown == "the model itself" and _same(output, path) for path, shown in inputs.items()):
-        return ()
-    return output.resolve(), output.with_name(f"{output.name}.data").resolve()
 
 
 def _same(path: Path, other: Path) -> bool:

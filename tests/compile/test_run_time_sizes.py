@@ -149,6 +149,24 @@ def test_what_has_no_kernel_yet_is_named_and_right():
         sparsec.compile(model, tune="off", strict=True)
 
 
+def test_a_mask_of_a_length_by_another_name_is_one_of_attention():
+    model = model_of(f"""{HEADER} masked (float[n, 2, t, 8] q, float[n, 2, past, 8] k, float[n, 2, past, 8] v,
+      float[n, 1, 1, total] mask) => (float[n, 2, t, 8] y) {{
+      turned = Transpose<perm=[0, 1, 3, 2]>(k) s = MatMul(q, turned) m = Add(s, mask) p = Softmax(m) y = MatMul(p, v)
+    }}""")
+    artifact = sparsec.compile(model, tune="off")
+    assert artifact.report["outside"] == []
+    session = sparsec.InferenceSession(artifact)
+
+    def feeds(total):
+        return {name: RNG.standard_normal(shape, np.float32) for name, shape in (
+            ("q", (2, 2, 3, 8)), ("k", (2, 2, 5, 8)), ("v", (2, 2, 5, 8)), ("mask", (2, 1, 1, total)))}
+
+    assert max(errors(session, model, feeds(5)) + errors(session, model, feeds(1))) < 1e-5
+    with pytest.raises(InputError):
+        session.run(None, feeds(4))
+
+
 def test_the_size_of_a_batch_is_known_to_the_end():
     weights = {name: RNG.standard_normal(shape) for name, shape in (
         ("w", (1, 48, 6)), ("r", (1, 48, 16)), ("head", (16, 4)))}

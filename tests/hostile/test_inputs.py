@@ -10,7 +10,7 @@ import pytest
 from typer.models import ArgumentInfo
 
 from sparsec import cli, files
-from sparsec.cli.inputs import IN_PLACE, flag_of, roles
+from sparsec.cli.inputs import flag_of, roles
 from sparsec.errors import UsageError
 from tests.hostile.artifacts import small_artifact
 from tests.support.texts import model
@@ -18,8 +18,7 @@ from tests.support.texts import model
 LINEAR = 'g (float["n",8] x) => (float["n",64] y) <float[8,64] w> { y = MatMul(x, w) }'
 PAIRS = [(command, read, written) for command, function in cli.COMMANDS.items()
          for read, one in roles(function).items() if one.reads
-         for written, other in roles(function).items() if not other.reads and not other.is_folder
-         if (command in IN_PLACE, written, one.shown) != (True, "output", "the model itself")]
+         for written, other in roles(function).items() if not other.reads and not other.is_folder]
 SPELT = {
     "itself": lambda path: path,
     "relative": lambda path: os.path.relpath(path.parent / "." / ".." / path.parent.name / path.name),
@@ -116,15 +115,6 @@ def test_weights_are_not_written_over_those_of_the_model(external, monkeypatch, 
                                          "--no-verify"])
     assert "external data of" in said
     assert contents(external) == before
-
-
-def test_a_model_is_stripped_in_place(external, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["sparsec", "strip", str(external / "model.onnx"), "-o",
-                                     str(external / "model.onnx"), "--no-verify"])
-    before = (external / "weights.bin").read_bytes()
-    cli.app(standalone_mode=False)
-    assert (external / "weights.bin").read_bytes() == before
-    onnx.checker.check_model(external / "model.onnx", full_check=True)
 
 
 def test_stages_are_not_written_over_the_model(external, monkeypatch, capsys):

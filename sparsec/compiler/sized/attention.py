@@ -276,14 +276,17 @@ def _fits(scores: _Scores, keys: ir.Value, values: ir.Value, symbols: Symbols) -
     if not heads or not groups or heads % groups or None in (q[3].number, v[3].number):
         return False
     same = q[0] == k[0] == v[0] and k[1] == v[1] and k[2] == v[2] and q[3] == k[3]
-    return same and _is_mask(scores.mask, q, k, symbols)
+    return same and _is_mask(scores.mask, q, symbols)
 
 
-def _is_mask(mask: ir.Value | None, q: Shape, k: Shape, symbols: Symbols) -> bool:
-    """Whether a mask is spread over the scores, and does not make them larger."""
+def _is_mask(mask: ir.Value | None, q: Shape, symbols: Symbols) -> bool:
+    """Whether a mask is spread over the scores, and does not make them larger.
+
+    Whatever its last size is called, as the total of a cache is, runs have as many as there are keys, or one: the
+    product with the values takes no other.
+    """
     if mask is None:
         return True
     shape = symbols.shape(mask)
-    scores = q[0], q[1], q[2], k[2]
     return shape is not None and len(shape) <= HEADS and all(
-        size in (each, Size.of(1)) for size, each in zip(reversed(shape), reversed(scores), strict=False))
+        size in (each, Size.of(1)) for size, each in zip(reversed(shape[:-1]), (q[2], q[1], q[0]), strict=False))
