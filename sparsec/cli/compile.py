@@ -194,7 +194,7 @@ def _by_rows(rows: Sequence[dict[str, Any]], layers: Sequence[dict[str, Any]]) -
     what = "row" if len(rows) == 1 and rows[0]["rows"] == 1 else "rows"
     text = f"for any size: the layers are predicted to take {each} {what}, and more are made of such calls"
     alike = [(few["rows"], more["rows"]) for few, more in pairwise(rows) if few["predicted_us"] == more["predicted_us"]]
-    text += "".join(f"; kernels fill tiles of {more} rows, whole also for {few}" for few, more in alike)
+    text += "".join(f"; {few} rows are priced as {more}" for few, more in alike)
     if names := dict.fromkeys(layer["layer"] for layer in layers
                               if layer.get("rows") and layer["operator"] == "Recurrence"):
         from sparsec.compiler.sized.recurrent import STEPS

@@ -42,7 +42,7 @@ def command(
     options.check_folder(output)
     with working("quantising"):
         found = quantize(model, options.samples_of(inputs, model), max_error, options.parse_shapes(shapes))
-    before = describe(model).nbytes  # the output may replace it
+    before = describe(model).nbytes
     save_proto(found.model, output, like=model)
     rows = [asdict(layer) for layer in found.layers]
     options.write_json(json, {"layers": rows, "relative_error": dict(found.errors)})

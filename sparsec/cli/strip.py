@@ -64,7 +64,7 @@ def command(
         report = strip(graph, merge=merge_duplicates)
         restore(graph)
         error, unverified = _verified(model, graph) if verify else (None, "not verified")
-    before = describe(model)  # the output may replace it
+    before = describe(model)
     before.name_sizes(graph)
     forget_shapes(graph, kept=before.values)
     given = None if report.modified or before.is_divided else files.read_regular(model)

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from sparsec.compiler.report import Outside
-from sparsec.graph.nodes import bodies, node_name
+from sparsec.graph.nodes import LAYERS, bodies, node_name
 from sparsec.passes.context import Report
 
-OF_FLOATS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "DeformConv")
-"""Those of `WEIGHTED` that kernels take in float32 only."""
-WEIGHTED = (*OF_FLOATS, "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
+WEIGHTED = (*LAYERS, "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
 """ONNX's operators that have weights worth pruning."""
 
 LAYERS_OF_CODES = ("Conv", "Gemm", "MatMul")

@@ -10,6 +10,9 @@ import onnx_ir as ir
 
 from sparsec.graph.shapes import static_shape
 
+LAYERS = ("Conv", "ConvTranspose", "DeformConv", "Einsum", "Gemm", "GRU", "LSTM", "MatMul", "RNN")
+"""ONNX's operators on floats that have weights worth pruning."""
+
 
 def operand(node: ir.Node, index: int) -> ir.Value:
     """An input that the operator cannot do without."""

@@ -9,10 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.errors import UsageError
-from sparsec.graph.nodes import bodies
-
-LAYERS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "GRU", "LSTM", "MatMul", "RNN")
-"""Operators whose inputs are calibrated."""
+from sparsec.graph.nodes import LAYERS, bodies
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ import onnx
 import onnx_ir as ir
 
 from sparsec.errors import UnsupportedOperatorError
-from sparsec.graph.nodes import node_name
+from sparsec.graph.nodes import LAYERS, node_name
 from sparsec.graph.operators import DOMAIN
-from sparsec.graph.samples import LAYERS
 from sparsec.graph.sized import SIZED_DOMAIN
 from sparsec.passes import contributed
 from sparsec.passes.context import Context, Report

@@ -83,7 +83,7 @@ def _space_to_depth(symbols: Symbols, node: ir.Node) -> Shape | None:
 
 
 def _einsum(symbols: Symbols, node: ir.Node) -> Shape | None:
-    """Every letter of the result has the size that it has in an operand."""
+    """Every letter of the result has the size that it has in all operands."""
     terms, arrow, result = node.attributes.get_string("equation", "").replace(" ", "").partition("->")
     shapes, letters = [symbols.shape(value) for value in node.inputs], terms.split(",")
     if not arrow or "." in terms or any(shape is None or len(shape) != len(own)
@@ -92,8 +92,11 @@ def _einsum(symbols: Symbols, node: ir.Node) -> Shape | None:
     sizes: dict[str, Size] = {}
     for shape, own in zip(shapes, letters, strict=True):
         for letter, size in zip(own, shape or (), strict=True):
-            if size.number != 1 or letter not in sizes:  # operands of size 1 are repeated
+            before = sizes.get(letter, Size.of(1))
+            if before.number == 1 or size == before:  # operands of size 1 are repeated
                 sizes[letter] = size
+            elif size.number != 1:
+                sizes[letter] = symbols.opaque()
     return tuple(sizes[letter] for letter in result)
 
 

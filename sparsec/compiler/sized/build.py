@@ -17,7 +17,7 @@ from sparsec.analysis.symbols.known import Symbols
 from sparsec.backends.base import Backend, LayerReport
 from sparsec.backends.job import Announce, Job
 from sparsec.backends.program import SIZED, UNKNOWN, Calls, Function, Functions, Program, TensorSpec
-from sparsec.compiler.outside import OF_FLOATS, WEIGHTED, in_bodies, left_as_operators
+from sparsec.compiler.outside import WEIGHTED, in_bodies, left_as_operators
 from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import Stored
 from sparsec.compiler.planning import plan as plan_layers
@@ -41,7 +41,7 @@ from sparsec.graph.constants import constant
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.large import key_of
 from sparsec.graph.layout import Tiled, layout_of
-from sparsec.graph.nodes import node_name
+from sparsec.graph.nodes import LAYERS, node_name
 from sparsec.graph.shapes import SIZED_BY_VALUES
 from sparsec.graph.sized import LEVELS, SIZED_DOMAIN
 from sparsec.passes.context import Context, Report
@@ -291,7 +291,7 @@ def _ways(node: ir.Node, sizes: str) -> str:
     if node.op_type in SIZED_BY_VALUES:
         return "what it gives is as large as values say, at fixed sizes, too"
     made = node.outputs[0].dtype
-    if node.op_type in OF_FLOATS and made != ir.DataType.FLOAT:
+    if node.op_type in LAYERS and made != ir.DataType.FLOAT:
         return f"it computes in {made}, and kernels in float32 only"
     return f"fixed sizes have kernels ({sizes})"
 
