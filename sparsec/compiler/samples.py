@@ -17,6 +17,8 @@ SMALL, LARGE = 3, 33
 """Sizes to begin with: of what may be tokens or a batch, and of what may be pixels, which windows must fit into."""
 IMAGE_RANK, FIRST_PIXELS = 4, 2
 """Floats of at least so many dimensions may be images, whose pixels lie from this axis on."""
+VOLUME_RANK = 5
+"""Of samples of more dimensions, pixels are few, too, so that they fit into memory."""
 TOKENS, PIXELS = 128, 224
 """Usual sizes, of texts, signals and caches, and of images."""
 SHARES = (1, 2, 8, 128)
@@ -153,7 +155,7 @@ def _different(shapes: Mapping[ir.Value, Sequence[Size]]) -> dict[str, int]:
     """A size of its own for every symbol."""
     symbols: dict[str, int] = {}
     for value, shape in shapes.items():
-        pixels = len(shape) >= IMAGE_RANK and value.dtype == ir.DataType.FLOAT
+        pixels = IMAGE_RANK <= len(shape) <= VOLUME_RANK and value.dtype == ir.DataType.FLOAT
         for axis, size in enumerate(shape):
             start = LARGE if pixels and axis >= FIRST_PIXELS else SMALL
             for name in sorted(size.symbols):

@@ -6,7 +6,7 @@ neither axes, directions nor sequences of no length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ import onnx
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_loop import Loop as ReferenceLoop
 from onnx.reference.ops.op_scan import Scan as ReferenceScan
+
+UNBATCHED = 9
+"""The opset from which on a Scan has no batch."""
 
 Values = dict[str, Any]
 
@@ -41,7 +44,7 @@ class Loop(ReferenceLoop):
 
 
 class Scan(ReferenceScan):
-    """A body that is run for every part of the sequences, of opset 9 and newer."""
+    """A body that is run for every part of the sequences; in opset 8 for every member of a batch, too."""
 
     op_domain = ""
     body: Any
@@ -53,12 +56,30 @@ class Scan(ReferenceScan):
 
     def __init__(self, onnx_node: onnx.NodeProto, run_params: dict[str, Any]) -> None:
         OpRun.__init__(self, onnx_node, run_params)  # the parent's refuses what this one does
+        self._backward = next((list(each.ints) for each in onnx_node.attribute if each.name == "directions"), None)
 
     def _run(self, *given: Any, context: Mapping[str, Any] | None = None, attributes: Any = None, **_given: Any,
              ) -> tuple[Any, ...]:
         count = len(given) - self.num_scan_inputs
-        current, names = list(given[:count]), self.body.input_names
-        sequences = list(_sequences(given[count:], self.scan_input_axes, self.scan_input_directions))
+        if self.run_params["opsets"][""] >= UNBATCHED:
+            sequences = _sequences(given[count:], self.scan_input_axes, self.scan_input_directions)
+            return self._scanned(given[:count], sequences, context, attributes)
+        return self._by_member(given, count, context, attributes)
+
+    def _by_member(self, given: Sequence[Any], count: int, context: Mapping[str, Any] | None,
+                   attributes: Any) -> tuple[Any, ...]:
+        """Opset 8: every member of the batch by itself, which lengths in front of the states may end early."""
+        lengths, longest, members = given[0], given[-1].shape[1], []
+        for member in range(len(given[-1])):
+            own = slice(None if lengths is None else int(lengths[member]))
+            sequences = _sequences([each[member][own] for each in given[count:]], None, self._backward)
+            found = self._scanned([each[member] for each in given[1:count]], sequences, context, attributes)
+            members.append([*found[:count - 1], *(_padded(each, longest) for each in found[count - 1:])])
+        return tuple(np.stack(each) for each in zip(*members, strict=True))
+
+    def _scanned(self, states: Sequence[Any], sequences: Iterable[np.ndarray], context: Mapping[str, Any] | None,
+                 attributes: Any) -> tuple[Any, ...]:
+        count, current, names = len(states), list(states), self.body.input_names
         collected = _lists(self.body, count)
         for parts in zip(*sequences, strict=True):
             inputs = {**(context or {}), **dict(zip(names, (*current, *parts), strict=True))}
@@ -78,6 +99,11 @@ def _sequences(arrays: Sequence[np.ndarray], axes: Sequence[int] | None, directi
     for array, axis, backward in every:
         steps = np.moveaxis(array, axis, 0)
         yield steps[::-1] if backward else steps
+
+
+def _padded(array: np.ndarray, length: int) -> np.ndarray:
+    """With zeros behind a sequence that is shorter than others."""
+    return np.pad(array, [(0, length - len(array)), *[(0, 0)] * (array.ndim - 1)])
 
 
 def _outputs(body: Any, inputs: Values, attributes: Any) -> list[Any]:

@@ -15,6 +15,7 @@ from sparsec.errors import ModelError, ShapeError, counted
 from sparsec.graph import operators, scales
 from sparsec.graph.constants import constant
 from sparsec.graph.faults import plain
+from sparsec.graph.guards import ALWAYS, guards
 from sparsec.graph.limits import MOST_ELEMENTS
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import BROADCAST, Declared, static_shape
@@ -113,9 +114,10 @@ def check(model: ir.Model, where: str) -> None:
 
     """
     _check_by_onnx(model, where, strictly=False)
+    always = {node for node, guard in guards(model.graph).items() if guard == ALWAYS}
     for node in model.graph.all_nodes():
         try:
-            if node.graph is model.graph:  # a branch that is never taken may have sizes that make no sense
+            if node in always:  # a branch that is never taken may have sizes that make no sense
                 _check_sizes(node)
             if node.domain == operators.DOMAIN:
                 _check_shapes(node)

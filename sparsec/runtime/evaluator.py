@@ -62,13 +62,19 @@ def _function(node: NodeProto) -> Step | None:
     """The function of a node, None where there is none for its form."""
     several = any(name for name in node.output[1:])
     function = None if node.domain else operators.OPERATORS.get(node.op_type)
-    if function is None or (several and node.op_type in operators.SINGLE):
+    if function is None or (several and node.op_type in operators.SINGLE) or not _has_plain_codes(node):
         return None
     attributes = {each.name: _value(each) for each in node.attribute}
     if node.op_type == "Split":
         attributes.setdefault("num_outputs", len(node.output))
     given = function  # a name of its own, for mypy
     return lambda inputs, _values: given(inputs, attributes)
+
+
+def _has_plain_codes(node: NodeProto) -> bool:
+    """Whether codes are as the functions take them; types are not told here, so that quantising is the reference's."""
+    return node.op_type != "QuantizeLinear" and (
+        node.op_type != "DequantizeLinear" or all(each.name == "axis" for each in node.attribute))
 
 
 def _value(attribute: AttributeProto) -> Any:

@@ -3,7 +3,7 @@
 What is left out is what no ahead-of-time compiler for tensors promises: strings, sequences, optionals, random numbers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,9 @@ QUANTIZED = {"ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMul
              "QLinearMatMul", "QuantizeLinear"}
 LEFT_OUT = ("random", "multinomial", "bernoulli", "sequence", "optional", "string", "regex", "training", "ai.onnx.ml",
             "image_decoder", "tfidf", "label_encoder")
+
+BATCH = slice(1)
+"""The first axis."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,20 @@ def collect(suite):
     """The cases of a suite, in order."""
     sources = {"node": _node_cases, "light": _light_cases}
     return [case for case in sources.get(suite, lambda: _data_cases(suite))() if _is_static(case)]
+
+
+def opened(case, axes=slice(None)):
+    """The case with sizes that only the run tells along these axes; those of int64 may be shapes and stay."""
+    model = onnx.ModelProto.FromString(case.model.SerializeToString())
+    for index, value in enumerate(given(model)):
+        kind = value.type.tensor_type
+        for axis, dim in list(enumerate(kind.shape.dim))[axes] if kind.elem_type != onnx.TensorProto.INT64 else ():
+            dim.dim_param = f"batch_{dim.dim_value}" if axes == BATCH else f"n{index}_{axis}"
+    for value in model.graph.output:
+        for dim in value.type.tensor_type.shape.dim:
+            dim.Clear()
+    del model.graph.value_info[:]
+    return replace(case, model=model)
 
 
 def _node_cases():

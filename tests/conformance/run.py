@@ -1,6 +1,6 @@
 """Conformance: every case compiled and run, as a user would.
 
-    python -m tests.conformance.run [SUITE ...] [--target NAME]
+    python -m tests.conformance.run [SUITE ...] [--target NAME] [--open batch|all]
 
 prints every case that is not right, with the reason, and how many of each suite are right, refused by name, wrong or
 crashed; the exit code is 1 if one is wrong or crashed.
@@ -18,8 +18,9 @@ import numpy as np
 
 import sparsec
 from sparsec.errors import InternalError
-from tests.conformance.cases import SUITES, collect, given
+from tests.conformance.cases import BATCH, SUITES, collect, given, opened
 
+OPEN = {"batch": BATCH, "all": slice(None)}
 VERDICTS = ("right", "refused", "wrong", "crashed")
 
 
@@ -49,12 +50,14 @@ def main(arguments):
     parser = argparse.ArgumentParser(description="Run ONNX's backend tests.")
     parser.add_argument("suites", nargs="*", choices=[*SUITES, []], metavar="SUITE")
     parser.add_argument("--target", default="cpu")
+    parser.add_argument("--open", choices=OPEN, help="sizes that only the run tells")
     options = parser.parse_args(arguments)
     os.environ["TVM_NUM_THREADS"] = "1"
     counts = {}
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("forkserver")) as pool:
         for suite in options.suites or SUITES:
             cases = collect(suite)
+            cases = [opened(case, OPEN[options.open]) for case in cases] if options.open else cases
             verdicts = list(pool.map(functools.partial(classify, target=options.target), cases, chunksize=8))
             counts[suite] = collections.Counter(verdict for verdict, _ in verdicts)
             for case, (verdict, reason) in zip(cases, verdicts, strict=True):

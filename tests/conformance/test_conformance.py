@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conformance.cases import collect
+from tests.conformance.cases import BATCH, collect, opened
 from tests.conformance.operators import PAGE, REGENERATE, implemented_by, schemas
 from tests.conformance.run import classify
 from tests.support.targets import runnable
@@ -14,6 +14,10 @@ REFUSED = {  # operators of which the first case is refused, and why that stays 
     "Not": "a case of opset 1", "Scan": "a case of opset 8",
     "STFT": "a case whose frame length arrives at run time",
 }
+REFUSED_OPEN = {name: REFUSED[name] for name in ("Adagrad", "Adam", "Momentum", "Not", "TreeEnsemble")} | {
+    "Attention": "any number of heads", "FlexAttention": "a preview of an operator",
+    "RotaryEmbedding": "any number of heads",
+}
 CASES = {case.name: case for case in collect("node")}
 FIRST = {case.operator: case for case in reversed(CASES.values()) if "expanded" not in case.name}
 
@@ -22,6 +26,25 @@ FIRST = {case.operator: case for case in reversed(CASES.values()) if "expanded" 
 def test_one_case_of_every_operator(operator):
     verdict, reason = classify(FIRST[operator])
     assert verdict == ("refused" if operator in REFUSED else "right"), reason
+
+
+@pytest.mark.parametrize("operator", sorted(FIRST))
+def test_one_case_of_every_operator_at_sizes_that_the_run_tells(operator):
+    verdict, reason = classify(opened(FIRST[operator]))
+    assert verdict == ("refused" if operator in REFUSED_OPEN else "right"), reason
+
+
+@pytest.mark.parametrize("name", [
+    "affine_grid_3d_align_corners_expanded", "dequantizelinear_blocked", "nllloss_NCd1d2d3d4d5_mean_weight_expanded",
+    "quantizelinear_blocked_asymmetric", "quantizelinear_e5m2", "quantizelinear_int4", "reduce_max_empty_set",
+    "reduce_min_empty_set", "scan_sum"])
+def test_rare_forms_at_sizes_that_the_run_tells(name):
+    assert classify(opened(CASES[f"test_{name}"])) == ("right", "")
+
+
+def test_a_mask_that_ends_before_the_keys_in_a_batch_of_any_size():
+    case = opened(CASES["test_attention_4d_diff_heads_mask4d_padded_kv"], BATCH)
+    assert classify(case) == ("right", "")
 
 
 def test_a_branch_that_is_never_taken_may_have_sizes_that_make_no_sense():

@@ -14,13 +14,13 @@ import onnx_ir as ir
 from sparsec.analysis.symbols.known import Symbols
 from sparsec.analysis.symbols.size import Size
 from sparsec.compiler.sized.attention import ATTENTION
-from sparsec.compiler.sized.guards import Guard, guards, is_select
 from sparsec.compiler.sized.rotary import ROTARY
 from sparsec.compiler.sized.rows import leading
 from sparsec.compiler.sized.simplify import known_data
 from sparsec.compiler.sized.stage import RowStage, Stage
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.constants import constant
+from sparsec.graph.guards import Guard, guards, is_select
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.nodes import operand, read_by
 from sparsec.graph.sized import IM2COL, RECURRENCE, SIZED_DOMAIN, SUPPRESSION, WINDOWS, Attention

@@ -12,10 +12,10 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from sparsec.analysis.symbols.known import Symbols
 from sparsec.compiler.sized.codes import dequantize_apart
-from sparsec.compiler.sized.guards import Guard, guards
 from sparsec.compiler.sized.rows import NOT_DATA, RESHAPES, Rows, constants, leading, row_nodes
 from sparsec.compiler.sized.simplify import known_data
 from sparsec.graph.constants import add_constant
+from sparsec.graph.guards import Guard, guards, in_order
 from sparsec.graph.nodes import read_by
 from sparsec.graph.verify import check, infer
 from sparsec.graph.zeros import COMPUTED, expected_zeros
@@ -49,7 +49,7 @@ def stages_of(graph: ir.Graph, symbols: Symbols) -> list[Stage]:
     level: dict[ir.Value, int] = {}
     single: list[tuple[int, int, ir.Node]] = []
     groups: dict[tuple[int, Rows, Guard], list[ir.Node]] = defaultdict(list)
-    for index, node in enumerate(graph):
+    for index, node in enumerate(in_order(graph, when)):
         read = (value for value in (*read_by(node), *(each for each, _ in when[node]))
                 if known_data(value, symbols) is None)
         before = max((level.get(value, 0) for value in read), default=0)

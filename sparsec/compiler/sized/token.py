@@ -16,10 +16,10 @@ from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.analysis.symbols.size import Size
 from sparsec.backends.chain import Call, Chain, External, Heads
 from sparsec.compiler.sized.attention import ATTENTION
-from sparsec.compiler.sized.guards import ALWAYS, Guard, guards, is_select
 from sparsec.compiler.sized.plan import element_name, grows, guard_of, terms_of
 from sparsec.compiler.sized.rotary import ROTARY
 from sparsec.compiler.sized.stage import RowStage, Stage
+from sparsec.graph.guards import ALWAYS, Guard, guards, is_select
 from sparsec.graph.nodes import operand, optional, read_by
 from sparsec.graph.sized import APPEND, CACHE_SIZES
 

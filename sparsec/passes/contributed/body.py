@@ -57,7 +57,8 @@ class Body(GraphDefinition):
 
     def refused(self, reason: str) -> UnsupportedOperatorError:
         """The error for a form of the operator that is not taken."""
-        return super().refused(f"{reason}; {WAYS_OUT.get(self.node.domain, WAYS_OUT['com.microsoft'])}")
+        way = WAYS_OUT.get(self.node.domain, WAYS_OUT["com.microsoft"])
+        return super().refused(f"{reason}; {way}" if self.node.domain else reason)
 
     def integer(self, name: str, default: int = 0) -> int:
         """An integer attribute, or the default where it is absent."""

@@ -70,7 +70,8 @@ def _bias(b: Body, q: ir.Value, k: ir.Value, past: ir.Value | None) -> tuple[ir.
     """What is added to the scores (batch, heads, queries, keys), and whether it may hide all keys of a query."""
     mask, filled, terms = b.input(3), b.input(6), []
     if mask is not None:
-        terms.append(b.put("Where", mask, b.number(0), b.number(HIDDEN)) if mask.dtype == ir.DataType.BOOL else mask)
+        shown = b.put("Where", mask, b.number(0), b.number(HIDDEN)) if mask.dtype == ir.DataType.BOOL else mask
+        terms.append(shown if past is not None else _over_keys(b, shown, mask))
     keys = b.length(k, 2)
     left, right = b.integer("left_window_size", -1), b.integer("right_window_size", -1)
     if b.integer("is_causal") or left >= 0 or right >= 0:
@@ -90,6 +91,15 @@ def _bias(b: Body, q: ir.Value, k: ir.Value, past: ir.Value | None) -> tuple[ir.
         inside = b.put("Less", b.unsqueeze(_range(b, keys), 0), b.unsqueeze(filled, 1))
         terms.append(b.unsqueeze(b.put("Where", inside, b.number(0), b.number(HIDDEN)), 1, 2))
     return (b.add(*terms) if terms else None), mask is not None or filled is not None or left >= 0
+
+
+def _over_keys(b: Body, shown: ir.Value, mask: ir.Value) -> ir.Value:
+    """What a mask adds, with keys behind its end hidden; that it ends early is told by sizes that the file gives."""
+    given, keys = mask.shape, b.needed(1).shape
+    if given is None or keys is None or not isinstance(given[-1], int) or not isinstance(keys[-2], int):
+        return shown
+    ends = b.integers(*[0] * (2 * len(given) - 1), keys[-2] - given[-1])
+    return b.put("Pad", shown, ends, b.number(HIDDEN)) if given[-1] < keys[-2] else shown
 
 
 def rotary(b: Body) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sparsec.errors import InputError
+from sparsec.runtime.sized.branches import is_taken
 from sparsec.runtime.sized.flow import Flow, Tape
 from sparsec.runtime.sized.growing import Part
 from sparsec.runtime.sized.sizes import Input
@@ -115,7 +116,7 @@ class Runner:
         """Take a step, if it is one of the branch that is chosen."""
         run, inputs, outputs, _, when = step
         self._at = outputs[0]
-        if not when or all(bool(values[name].all()) is chosen for name, chosen in when):
+        if not when or is_taken(when, values):
             values.update(zip(outputs, run([values[name] for name in inputs])))  # noqa: B905 - some are absent
 
     def _repeated(self, flow: Flow, feeds: Feeds, wanted: Sequence[int]) -> list[np.ndarray] | None:

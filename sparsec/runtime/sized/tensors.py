@@ -167,6 +167,18 @@ def _reduced(function: Callable[..., Any]) -> Operator:
     return run
 
 
+def _extreme(function: Callable[..., Any], sign: int) -> Callable[..., Any]:
+    """The maximum or minimum; of no elements what every number is above or below."""
+    def run(x: np.ndarray, **options: Any) -> Any:
+        if x.size:
+            return function(x, **options)
+        info = np.iinfo(x.dtype) if x.dtype.kind in "iu" else None
+        worst = sign < 0 if x.dtype == bool else -sign * np.inf if info is None else info.min if sign > 0 else info.max
+        return function(x, initial=worst, **options)
+
+    return run
+
+
 def _arg(function: Any) -> Operator:
     def run(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
         x, axis = inputs[0], attributes.get("axis", 0)
@@ -203,6 +215,7 @@ OPERATORS: dict[str, Operator] = {
     "Trilu": _trilu, "CumSum": _cumsum, "MatMul": _matmul, "Gemm": _gemm, "ArgMax": _arg(np.argmax),
     "ArgMin": _arg(np.argmin), "LayerNormalization": _layer_norm, "RMSNormalization": _rms_norm,
     **{f"Reduce{name}": _reduced(function) for name, function in dict[str, Callable[..., Any]]({
-        "Max": np.max, "Mean": np.mean, "Min": np.min, "Prod": np.prod, "Sum": np.sum}).items()},
+        "Max": _extreme(np.max, 1), "Mean": np.mean, "Min": _extreme(np.min, -1), "Prod": np.prod,
+        "Sum": np.sum}).items()},
 }
 """By ONNX's name; LayerNormalization has its first output only."""

@@ -10,6 +10,7 @@ import numpy as np
 from sparsec.machine import tvm_runtime
 from sparsec.machine.memory import aligned, carrier, element_type
 from sparsec.runtime.sized.attention import FLOAT, by_rows, flat
+from sparsec.runtime.sized.branches import is_taken
 from sparsec.runtime.sized.growing import extended
 from sparsec.runtime.sized.sizes import value_of
 
@@ -63,7 +64,7 @@ class Token:
 
     def takes(self, values: Mapping[str | None, Any]) -> bool:
         """Whether the branch is taken that it computes, and caches are appended to where they end."""
-        if any(bool(values[name].all()) is not chosen for name, chosen in self._when):
+        if not is_taken(self._when, values):
             return False
         return all(start is None or (values[start] == values[past].shape[2]).all()
                    for cache in self._caches for past, _, start in cache)

@@ -1,6 +1,7 @@
 // Operators that sum, multiply and choose along axes. Sums of floats are taken in double.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <type_traits>
 
@@ -62,7 +63,9 @@ template <bool kLargest>
 struct Extreme {
   template <typename T>
   T operator()(const T *line, std::int64_t length) const {
-    if (length == 0) misfit("there is no extreme of nothing");
+    using Limits = std::numeric_limits<T>;
+    if (length == 0 && !Limits::has_infinity) misfit("there is no extreme of nothing");
+    if (length == 0) return kLargest ? -Limits::infinity() : Limits::infinity();
     T best = line[0];
     for (std::int64_t i = 1; i < length && best == best; ++i) {
       if (line[i] != line[i] || (kLargest ? line[i] > best : line[i] < best)) best = line[i];

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
 
+from sparsec.graph.nodes import read_by
 from sparsec.graph.sized import SELECT, SIZED_DOMAIN
 
 Guard = frozenset[tuple[ir.Value, bool]]
@@ -26,6 +29,22 @@ def guards(graph: ir.Graph) -> dict[ir.Node, Guard]:
                 if value.uses() or value.is_graph_output()]
         found[node] = frozenset.intersection(*uses) if uses else ALWAYS
     return found
+
+
+def in_order(graph: ir.Graph, when: Mapping[ir.Node, Guard]) -> list[ir.Node]:
+    """The nodes of a sorted graph, with what computes a condition in front of the branches that it guards."""
+    ordered: dict[ir.Node, None] = {}
+    for first in graph:
+        waiting = [first]
+        while waiting:
+            node = waiting[-1]
+            read = (value.producer() for value in (*(value for value, _ in when[node]), *read_by(node)))
+            before = [each for each in read if each is not None and each in when and each not in ordered]
+            if before and node not in ordered:
+                waiting += before
+            else:
+                ordered.setdefault(waiting.pop())
+    return list(ordered)
 
 
 def _of_uses(value: ir.Value, found: dict[ir.Node, Guard]) -> Guard:
