@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # see the module's docstring
     from sparsec.backends.chain import Chain
     from sparsec.cost.calibration import Calibration
     from sparsec.cost.option import Option
-    from sparsec.graph.sized import Attention
+    from sparsec.graph.sized import Attention, Winograd
 
 GOALS = ("latency", "balanced", "size")
 """What a program may be optimised for; see `compiler.options`."""
@@ -66,6 +66,22 @@ class LayerReport:
     rows: int | None = None
     instead_of: tuple[str, str] | None = None
     passed_over: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class PackedWinograd:
+    """A weight for `graph.sized.WINOGRAD`.
+
+    Attributes:
+        vectors: of outputs that are computed at once.
+        values: the weight as the kernel reads it.
+        seconds: what the convolution is predicted to take.
+
+    """
+
+    vectors: int
+    values: np.ndarray
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -233,7 +249,7 @@ class Backend(ABC):
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
-                            ) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
+                            winograds: Sequence[Winograd] = ()) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
         """The library of kernels for run-time sizes, its object files' sizes, and what the scratch of attention is.
 
         Args:
@@ -243,11 +259,23 @@ class Backend(ABC):
             levels: whether there is one, named so, for scales of dynamic quantisation.
             windows: the operators on windows of images that there are kernels for, named `windows_` and so.
             suppression: whether there is one, named so, for NonMaxSuppression.
+            winograds: of each convolution by Winograd's filtering what the kernel computes.
 
         """
-        count = len(attentions) + len(rotations) + levels + len(windows) + suppression
+        count = len(attentions) + len(rotations) + levels + len(windows) + suppression + len(winograds)
         raise UnsupportedOperatorError(f"there are no {count} kernels for run-time sizes on target "
                                        f"'{job.target.name}'; compile for a cpu")
+
+    def winograd(self, weight: np.ndarray, job: Job, pixels: int) -> PackedWinograd | None:  # noqa: ARG002
+        """How 3 x 3 convolutions of images of any size run by Winograd's minimal filtering; None where they do not.
+
+        Args:
+            weight: (outputs, channels, 3, 3).
+            job: what it is compiled for.
+            pixels: those of the result that the time is predicted for.
+
+        """
+        return None
 
     def build_recurrences(self, nodes: Sequence[ir.Node], job: Job) -> Functions:
         """The library of the kernels of planned recurrences for any number of steps, by `recurrence` and the number.

@@ -31,11 +31,23 @@ and round the weights of the softmax."""
 
 
 IM2COL, IM2COL_CODES = "Im2col", "Im2colCodes"
-WINDOWS = (IM2COL, IM2COL_CODES, "MaxPool", "AveragePool", "DepthwiseConv", "Resize", "PixelShuffle")
+WINOGRAD = "WinogradConv"
+WINDOWS = (IM2COL, IM2COL_CODES, "MaxPool", "AveragePool", "DepthwiseConv", "Resize", "PixelShuffle", WINOGRAD)
 """(X (batch, sides …, channels), more) -> the same of windows, with ONNX's attributes by side: all pixels of a window
 side by side, of codes with that of 0 as the second input; the largest; the mean; the sum by weights (pixels, channels)
 and biases, one behind the other; neighbours, for the sizes of the second input where it is there; and of channels
-(`blocks`, channels) the pixels of each block."""
+(`blocks`, channels) the pixels of each block. `WINOGRAD` is a convolution of images by 3 x 3 pixels, as it is packed
+with its biases behind it, for activation(Y + residual), where there is a third input."""
+
+
+class Winograd(NamedTuple):
+    """A kernel of `WINOGRAD`: vectors of outputs that are computed at once, and what follows the product."""
+
+    vectors: int
+    activation: str = "none"
+    alpha: float = 0.0
+    beta: float = 0.0
+    residual: bool = False
 
 
 class Attention(NamedTuple):

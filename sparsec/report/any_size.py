@@ -14,6 +14,7 @@ from sparsec.compiler.report import Outside as Left
 from sparsec.compiler.samples import usual
 from sparsec.compiler.sized.build import original, row_plans, staged
 from sparsec.compiler.sized.build import outside as outside_of
+from sparsec.compiler.sized.winograd import PIXELS
 from sparsec.cost.calibration import Calibration
 from sparsec.errors import SparsecError
 from sparsec.graph import reader
@@ -121,13 +122,15 @@ def any_size(model: reader.Source, options: CompileOptions, calibration: Calibra
         return None
     limits = ranges(options.dims or {})
     simplified = simplify(model, options, calibration=calibration, symbolic=True)
-    found = staged(simplified.graph, limits, simplified.job.target)
+    found = staged(simplified.graph, limits, simplified.job, simplified.context, options.backend)
     rows, call_us, left = list[Rows](), dict[int, float](), list[Left]()
+    rows += [Rows(row.layer, PIXELS, row.format, row.kernel, row.predicted_us) for row in found.convolutions.layers]
     for each in row_plans(simplified.graph, found, simplified.job, simplified.context, options.backend, limits):
         rows += [Rows(original(row.layer), each.count, row.format, row.kernel, row.predicted_us)
                  for row in each.layers]
         left += each.outside
-        call_us[each.count] = 1e6 * (found.between_s + each.seconds(options.backend))
+        call_us[each.count] = 1e6 * (found.between_s + each.seconds(options.backend)
+                                  + found.convolutions.seconds(each.count))
     order = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer for row in rows))}
     notes = tuple(Outside(each.layer, each.reason, each.operator)
                   for each in outside_of(found, simplified.graph.graph, left))

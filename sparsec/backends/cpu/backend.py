@@ -6,13 +6,15 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from sparsec.backends.base import Backend, Built, Judge, KernelTime
+from sparsec.backends.base import Backend, Built, Judge, KernelTime, PackedWinograd
 from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import REPLAY, Function, Functions
 from sparsec.cost.precisions import PRECISIONS
+from sparsec.graph.sized import WINOGRAD
 from sparsec.target import Target
 
 if TYPE_CHECKING:  # see `backends.base`
+    import numpy as np
     import onnx_ir as ir
 
     from sparsec.backends.chain import Chain
@@ -20,7 +22,7 @@ if TYPE_CHECKING:  # see `backends.base`
     from sparsec.cost.calibration import Calibration
     from sparsec.cost.option import Option
     from sparsec.cost.roofline import Machine
-    from sparsec.graph.sized import Attention
+    from sparsec.graph.sized import Attention, Winograd
 
 
 class CpuBackend(Backend):
@@ -101,7 +103,7 @@ class CpuBackend(Backend):
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
-                            ) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
+                            winograds: Sequence[Winograd] = ()) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
         """Kernels by the name of their number."""
         from sparsec.backends.cpu import replay
         from sparsec.backends.cpu.build import build_kernels
@@ -111,6 +113,7 @@ class CpuBackend(Backend):
             sized_rotary,
             sized_suppression,
             sized_windows,
+            sized_winograd,
         )
         from sparsec.kernels.emit.isa import isa_of
 
@@ -120,12 +123,29 @@ class CpuBackend(Backend):
         built |= {f"rotary{number}": sized_rotary.build(sized_rotary.SizedRotary(*each), isa)
                   for number, each in enumerate(rotations)}
         built |= {f"windows_{kind}": sized_windows.build(kind, isa) for kind in windows}
+        built |= {f"windows_{WINOGRAD}{number}": sized_winograd.build(each, isa, job.target.l2_bytes)
+                  for number, each in enumerate(winograds)}
         built |= {"levels": sized_levels.build(isa)} if levels else {}
         built |= {"suppression": sized_suppression.build(isa)} if suppression else {}
         built[REPLAY] = replay.build()
         scratch = {"pair": sized_attention.padded(1, isa), "rows": sized_attention.heights(isa)[0],
                    "threads": isa.threads}
         return (*build_kernels(built, job.target), scratch)
+
+    def winograd(self, weight: np.ndarray, job: Job, pixels: int) -> PackedWinograd | None:
+        """By the kernel of `kernels.cpu.tensors.sized_winograd`, in the width that is predicted to be the fastest."""
+        from sparsec.kernels.cpu.tensors import sized_winograd
+        from sparsec.kernels.emit.isa import isa_of
+        from sparsec.kernels.packing.winograd import panels
+
+        isa, machine = isa_of(job.target, job.threads), job.calibration.machine
+        outputs, channels = weight.shape[:2]
+        seconds = {vectors: machine.seconds(sized_winograd.work(outputs, channels, pixels, vectors, isa), job.threads)
+                   for vectors in sized_winograd.widths(outputs, channels, isa)}
+        if not seconds:
+            return None
+        vectors = min(seconds, key=seconds.__getitem__)
+        return PackedWinograd(vectors, panels(weight, isa.lanes, vectors), seconds[vectors])
 
     def build_recurrences(self, nodes: Sequence[ir.Node], job: Job) -> Functions:
         """A shared object of LLVM's code."""

@@ -33,6 +33,7 @@ from sparsec.compiler.sized.rotary import fuse_rotary
 from sparsec.compiler.sized.simplify import choose_known, fold_known, merge_equal
 from sparsec.compiler.sized.stage import Joint, RowStage, Stage, joint, stages_of
 from sparsec.compiler.sized.token import Token, token_of
+from sparsec.compiler.sized.winograd import Convolutions, fuse
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE
 from sparsec.errors import counted
@@ -46,7 +47,6 @@ from sparsec.graph.shapes import SIZED_BY_VALUES
 from sparsec.graph.sized import LEVELS, SIZED_DOMAIN
 from sparsec.passes.context import Context, Report
 from sparsec.runtime.sized.rows import Splitter
-from sparsec.target import Target
 
 ROWS = (1, 4, 16, 64)
 """The numbers of rows that functions are compiled for."""
@@ -86,7 +86,7 @@ class Sized:
 
 @dataclass(frozen=True)
 class Staged:
-    """A model in stages: what is known of its sizes, the plan without libraries, and the stages of rows.
+    """A model in stages: what is known of its sizes, the plan without libraries, the stages of rows, and convolutions.
 
     Sizes that are `fixed` are those that symbols must have, since the file's exporter has written them somewhere.
     """
@@ -96,6 +96,7 @@ class Staged:
     plan: Plan
     compiled: list[RowStage]
     fixed: Mapping[str, int]
+    convolutions: Convolutions
 
     @property
     def between_s(self) -> float:
@@ -132,7 +133,8 @@ class RowPlan:
         return CALL_S * len(self.whole.stages) + sum(each for node, each in nodes if node not in self.recurrences)
 
 
-def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], target: Target) -> Staged:
+def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], job: Job, context: Context,
+           backend: Backend) -> Staged:
     """The stages of a simplified model whose inputs have symbolic dimensions; rewrites the model.
 
     Raises:
@@ -140,7 +142,7 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], target: Targe
 
     """
     symbols = infer_symbols(model.graph)
-    if write_recurrent(model.graph, target, symbols):
+    if write_recurrent(model.graph, job.target, symbols):
         symbols = infer_symbols(model.graph)
     if choose_known(model.graph, symbols) + fold_known(model.graph, symbols):
         symbols = infer_symbols(model.graph)  # shapes follow from more constants now
@@ -154,9 +156,11 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], target: Targe
     RemoveUnusedNodesPass()(model)
     NameFixPass()(model)
     merge_equal(model.graph, symbols)
-    if rows_of_images(model.graph, symbols):
+    convolutions = Convolutions(backend, job, context)
+    if rows_of_images(model.graph, symbols, convolutions.packed):
         RemoveUnusedNodesPass()(model)
         shorten_moves(model.graph, symbols)
+        fuse(model.graph, symbols)
         NameFixPass()(model)
     fuse_attention(model.graph, symbols)
     fuse_rotary(model.graph, symbols)
@@ -164,7 +168,8 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], target: Targe
     round_for_layers(model.graph, symbols)
     stages = stages_of(model.graph, symbols)
     plan = write(model, stages, symbols, limits)
-    return Staged(symbols, stages, plan, [stage for stage in plan.stages if isinstance(stage, RowStage)], fixed)
+    return Staged(symbols, stages, plan, [stage for stage in plan.stages if isinstance(stage, RowStage)], fixed,
+                  convolutions)
 
 
 def row_plans(model: ir.Model, found: Staged, job: Job, context: Context, backend: Backend,
@@ -239,11 +244,11 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
         UnsupportedOperatorError: a node cannot run at sizes that only the run tells; names it.
 
     """
-    found = staged(model, limits, job.target)
+    found = staged(model, limits, job, context, backend)
     plan, compiled = found.plan, found.compiled
     token = token_of(model.graph, plan.stages, found.symbols) if backend.chains and compiled else None
     plan.fields["token"] = None if token is None else {**token.fields, "before": _steps(plan, token)}
-    layers: list[LayerReport] = []
+    layers = [*found.convolutions.layers]
     reports: list[Report] = []
     left: list[Outside] = []
     plan.fields["rows"] = []
@@ -317,11 +322,13 @@ def original(layer: str) -> str:
 
 def _kernels(plan: Plan, job: Job, backend: Backend) -> dict[str, object] | None:
     """The library of the kernels between stages, and of what calls all kernels; None where there are none."""
-    if not (plan.attentions or plan.rotations or plan.windows or plan.suppresses or plan.fields["rows"]):
+    if not (plan.attentions or plan.rotations or plan.windows or plan.suppresses or plan.winograds
+            or plan.fields["rows"]):
         return None
     finds = any(step["op"] == f"{SIZED_DOMAIN}::{LEVELS}" for step in plan.fields["steps"])
     library, objects, scratch = backend.build_sized_kernels(plan.attentions, plan.rotations, job, levels=finds,
-                                                          windows=plan.windows, suppression=plan.suppresses)
+                                                          windows=plan.windows, suppression=plan.suppresses,
+                                                          winograds=plan.winograds)
     return {"library": plan.array(np.frombuffer(library, np.uint8)), "objects": list(objects),
             "attention": [{"depth": each.depth, "width": each.width, **scratch} for each in plan.attentions]}
 

@@ -23,7 +23,7 @@ from sparsec.compiler.sized.simplify import empty_like
 from sparsec.graph.constants import add_constant, constant, constant_shape
 from sparsec.graph.nodes import is_depthwise, node_name, operand, optional
 from sparsec.graph.quantized import Codes, dequantized
-from sparsec.graph.sized import IM2COL, IM2COL_CODES, SIZED_DOMAIN
+from sparsec.graph.sized import IM2COL, IM2COL_CODES, SIZED_DOMAIN, WINOGRAD
 from sparsec.passes.rewrite import take_over
 
 RANKS = (3, 4, 5)
@@ -32,7 +32,11 @@ LARGEST = 1 << 26
 """Elements of the weight of a convolution of groups that is written with its zeros."""
 
 
-def rows_of_images(graph: ir.Graph, symbols: Symbols) -> int:
+Pack = Callable[[str, np.ndarray], tuple[int, np.ndarray] | None]
+"""A layer's name and its weight (outputs, channels, 3, 3) to what `graph.sized.WINOGRAD` takes; None for rows."""
+
+
+def rows_of_images(graph: ir.Graph, symbols: Symbols, pack: Pack) -> int:
     """Rewrite a graph with convolutions of any size, in place; returns how many nodes are channels last now."""
     if not any(node.op_type == "Conv" and _has_open_sides(symbols.shape(node.inputs[0])) for node in graph):
         return 0
@@ -41,7 +45,7 @@ def rows_of_images(graph: ir.Graph, symbols: Symbols) -> int:
         shape = symbols.shape(node.outputs[0]) if node.outputs else None
         form = FORMS.get(node.op_type) if not node.domain and shape is not None and len(node.outputs) == 1 else None
         if form is not None and shape is not None and (len(shape) in RANKS or node.op_type == "Transpose"):
-            changed += form(_Change(graph, symbols, node, shape))
+            changed += form(_Change(graph, symbols, node, shape, pack))
     return changed
 
 
@@ -54,12 +58,13 @@ Attribute = int | float | str | Sequence[int] | Sequence[float]
 
 @dataclass(frozen=True)
 class _Change:
-    """A node that is rewritten, and the shape of its result, channels first."""
+    """A node that is rewritten, the shape of its result, channels first, and what `rows_of_images` is given."""
 
     graph: ir.Graph
     symbols: Symbols
     node: ir.Node
     shape: Shape
+    pack: Pack
 
     def order(self, value: ir.Value) -> tuple[int, ...]:
         """The order of a value's dimensions, channels last: the one that it has been computed in, or a new one.
@@ -142,6 +147,10 @@ def _conv(c: _Change) -> bool:
     order = c.order(x)
     windows = _windows(c.node, order, weight.shape[2:])
     shape, last = c.ordered(order), c.last(x, order)
+    if codes is None and group == 1 and weight.shape[2:] == (3, 3) and windows["strides"] == [1, 1]:
+        turned = np.ascontiguousarray(weight.transpose(0, 1, *order[1:-1]))
+        if (packed := c.pack(node_name(c.node), turned)) is not None:
+            return _winograd(c, last, windows, packed, np.zeros(len(weight), np.float32) if bias is None else bias)
     weight = weight.transpose(*order[1:-1], 1, 0)  # pixels of a window, channels, outputs
     if is_depthwise(c.node):
         taps = weight.reshape(-1, weight.shape[-1])
@@ -165,6 +174,14 @@ def _conv(c: _Change) -> bool:
     if bias is not None:
         out = c.add("Add", [out, c.constant("bias", bias)], {}, shape)
     return c.finish(out, order)
+
+
+def _winograd(c: _Change, last: ir.Value, windows: Mapping[str, Attribute], packed: tuple[int, np.ndarray],
+              bias: np.ndarray) -> bool:
+    order, (vectors, values) = c.order(operand(c.node, 0)), packed
+    own = c.constant("points", np.concatenate([values, bias]))
+    given = {**windows, "vectors": vectors, "outputs": len(bias)}
+    return c.finish(c.add(WINOGRAD, [last, own], given, c.ordered(order), domain=SIZED_DOMAIN, name=c.node.name), order)
 
 
 def _numbers(value: ir.Value | None) -> np.ndarray | None:

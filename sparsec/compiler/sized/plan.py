@@ -23,7 +23,7 @@ from sparsec.graph.constants import constant
 from sparsec.graph.guards import Guard, guards, is_select
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.nodes import operand, read_by
-from sparsec.graph.sized import IM2COL, RECURRENCE, SIZED_DOMAIN, SUPPRESSION, WINDOWS, Attention
+from sparsec.graph.sized import IM2COL, RECURRENCE, SIZED_DOMAIN, SUPPRESSION, WINDOWS, WINOGRAD, Attention, Winograd
 from sparsec.runtime.sized.operators import OPERATORS, SINGLE
 
 
@@ -42,6 +42,7 @@ class Plan:
         recurrences: the recurrences, each with a kernel of its own.
         windows: the kernels of windows of images, by operator.
         suppresses: whether there is a kernel of NonMaxSuppression.
+        winograds: the kernels of convolutions by Winograd's filtering.
 
     """
 
@@ -53,6 +54,7 @@ class Plan:
     recurrences: list[ir.Node] = field(default_factory=list)
     windows: list[str] = field(default_factory=list)
     suppresses: bool = False
+    winograds: list[Winograd] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
 
@@ -281,10 +283,17 @@ def _attention(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs:
 
 def _windows(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs: Sequence[str | None]) -> None:
     """A call of a kernel of windows."""
+    attributes = {name: _attribute(each) for name, each in node.attributes.items() if isinstance(each, ir.Attr)}
+    if node.op_type == WINOGRAD:
+        params = Winograd(**{name: attributes.pop(name) for name in Winograd._fields if name in attributes},
+                          residual=len(inputs) > 2)
+        if params not in plan.winograds:
+            plan.winograds.append(params)
+        plan.step("windows", inputs, outputs, kind=WINOGRAD, kernel=plan.winograds.index(params), attributes=attributes)
+        return
     kind = IM2COL if node.op_type == "PixelShuffle" else node.op_type
     if kind not in plan.windows:
         plan.windows.append(kind)
-    attributes = {name: _attribute(each) for name, each in node.attributes.items() if isinstance(each, ir.Attr)}
     plan.step("windows", inputs, outputs, kind=node.op_type, attributes=attributes)
 
 

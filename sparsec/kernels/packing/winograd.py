@@ -39,3 +39,21 @@ class WinogradBlocks(Recipe):
         first = np.minimum(np.arange(0, len(weight), self.block), len(weight) - self.block)
         rows = first[:, None] + np.arange(self.block)
         return {"values": points[:, rows].transpose(1, 0, 3, 2).ravel()}
+
+
+def panels(weight: np.ndarray, lanes: int, vectors: int) -> np.ndarray:
+    """A weight (outputs, channels, 3, 3) at its points as (panel, point, channel, output), flat.
+
+    Panels are of so many vectors of outputs; the last one overlaps that before it, and outputs beyond the last of a
+    single one are 0. Channels are whole vectors, of which the last one overlaps that before it, with weights of 0 for
+    the channels that it repeats.
+    """
+    outputs, channels = weight.shape[:2]
+    panel, depth, inside = lanes * vectors, -(-channels // lanes) * lanes, channels // lanes * lanes
+    points = np.einsum("ia,ocab,jb->ijco", G, weight.astype(np.float64), G, optimize=True).astype(np.float32)
+    points = points.reshape(POINTS, channels, outputs)
+    whole = np.zeros((POINTS, depth, max(panel, outputs)), np.float32)
+    whole[:, :inside, :outputs] = points[:, :inside]
+    whole[:, depth - (channels - inside):, :outputs] = points[:, inside:]
+    first = np.minimum(np.arange(0, outputs, panel), max(0, outputs - panel))
+    return np.ascontiguousarray(whole[:, :, first[:, None] + np.arange(panel)].transpose(2, 0, 1, 3)).reshape(-1)

@@ -16,6 +16,8 @@ from sparsec.machine.memory import aligned, element_type
 from sparsec.machine.tvm_runtime import load
 from sparsec.runtime.sized.blocks import UNBOUNDED, WORD, Argument, Block, Call
 
+SIZES = 10
+"""Elements of what kernels of windows are told; see `kernels.cpu.tensors.sized_windows`."""
 Functions = Mapping[str, Any]
 """A function of a library as the plan tells it: its constants by number, and its calls of kernels."""
 Libraries = Mapping[int, tuple[Any, Sequence[Functions]]]
@@ -92,17 +94,18 @@ class Kernels:
         copies = [self._copy(name, given + made + 5 * index, place) for index, (place, name) in enumerate(windows)]
         return Block([*copies, *calls], given + made + 5 * len(windows), self._type_of)
 
-    def _windows(self, name: str) -> Block:
-        """A kernel of windows: its bases are its arguments."""
-        return Block([self._copy(name, 0, 5)], 6, self._type_of)
+    def _windows(self, name: str, arrays: int) -> Block:
+        """A kernel of windows: its bases are its arguments, of which so many are arrays behind the first three."""
+        return Block([self._copy(name, 0, 2 + arrays, arrays)], 3 + arrays, self._type_of)
 
-    def _copy(self, name: str, base: int, target: int) -> Call:
+    def _copy(self, name: str, base: int, target: int, arrays: int = 3) -> Call:
         """A kernel of windows, whose arguments are behind each other from a base on, but for the last."""
         dtype = "uint8" if IM2COL_CODES in name else "float32"
+        places = (*range(base + 3, base + 2 + arrays), target)
         return _function(self._shared, name), [
-            Argument(base, 0, WORD, (1,), "int64"), Argument(base + 1, 0, 0, (9,), "int64"),
+            Argument(base, 0, WORD, (1,), "int64"), Argument(base + 1, 0, 0, (SIZES,), "int64"),
             Argument(base + 2, 0, 0, (UNBOUNDED,), "int64"),
-            *(Argument(each, 0, 0, (UNBOUNDED,), dtype) for each in (base + 3, base + 4, target))]
+            *(Argument(each, 0, 0, (UNBOUNDED,), dtype) for each in places)]
 
     def _between(self, name: str, sizes: int, dtypes: tuple[str, ...]) -> Block:
         """A kernel of run-time sizes: it takes the array of these, then flat ones."""

@@ -26,7 +26,7 @@ from sparsec.runtime.sized.runner import Run, Runner
 from sparsec.runtime.sized.sizes import Input, sizes_of, value_of
 from sparsec.runtime.sized.suppression import Suppression
 from sparsec.runtime.sized.token import Token, steps_before
-from sparsec.runtime.sized.windows import Windows, kernel_of
+from sparsec.runtime.sized.windows import WEIGHTED, Windows, kernel_of
 from sparsec.runtime.stages import interpret
 
 GROWS = ("append", f"{SIZED_DOMAIN}::{APPEND}")
@@ -63,6 +63,8 @@ class SizedProgram:
             self._quotients = [(name, terms, by) for name, terms, by in self._plan.get("quotients", ())]
             self._limits: dict[str, Sequence[int]] = self._plan["limits"]
             self._memory = memory
+            for name in {step["inputs"][1] for step in self._steps if step.get("kind") in WEIGHTED}:
+                self._constants[name] = np.from_dlpack(memory.place(self._constants[name]))
             self._libraries = [(each["count"], load_code(arrays[each["library"]].tobytes(), each["objects"]),
                                 each["functions"]) for each in self._plan["rows"]]
             self._recurrences = {
@@ -200,7 +202,7 @@ class SizedProgram:
         if step["op"] == "suppression":
             return Suppression(self._kernels["suppression"], centred=step["centred"]).run
         if step["op"] == "windows":
-            return Windows(self._kernels[kernel_of(step["kind"])], step["kind"], step["attributes"]).run
+            return Windows(self._kernels[kernel_of(step)], step["kind"], step["attributes"]).run
         number = step["kernel"]
         if step["op"] == "rotary":
             return Rotary(self._kernels[f"rotary{number}"]).run

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.graph.sized import IM2COL_CODES, LEVELS, SIZED_DOMAIN
+from sparsec.graph.sized import IM2COL_CODES, LEVELS, SIZED_DOMAIN, WINOGRAD
 from sparsec.machine.memory import ALIGNMENT
 from sparsec.runtime.sized.arena import Arena
 from sparsec.runtime.sized.attention import FLOAT, INPUTS, lines_of, spread
@@ -143,7 +143,7 @@ class Recorder(Recording):
                 self.kept += arrays
                 addresses += [each.ctypes.data for each in (firsts, sizes, arrays[0], unread.x, arrays[1])]
             block = self._kernels.stage(step["number"], count, tuple(each.whole for each in given), len(made),
-                                        tuple((index, kernel_of(unread.kind)) for index, (unread, _) in own.items()))
+                                        tuple((index, unread.kernel) for index, (unread, _) in own.items()))
             self._operation(block.address, repeat, addresses)
             first += repeat * count
         for index in own:
@@ -155,7 +155,8 @@ class Recorder(Recording):
         """Windows of images: as a whole, or for the rows that read them where nothing else does."""
         kind, (name, *more) = step["kind"], step["inputs"]
         x = self._contiguous(name)
-        others = [self._values[each] for each in more]
+        residual = [self._contiguous(each) for each in more[1:] if kind == WINOGRAD]
+        others = [self._values[each] for each in more[:1 if kind == WINOGRAD else None]]
         if (x.dtype != np.float32 and kind != IM2COL_CODES) or not x.size or not all(value.fixed for value in others):
             raise Unplanned
         found = geometry(kind, step["attributes"], [x, *(value.array for value in others)])
@@ -167,14 +168,14 @@ class Recorder(Recording):
                 for each in self._steps if output in each["inputs"]):
             root = self._copies.get(name, self._values[name]).root
             self._enter(output, Value(np.broadcast_to(x.dtype.type(0), found.shape), root,
-                                      windows=Unread(kind, x, found)))
+                                      windows=Unread(kernel_of(step), x, found)))
             return
         out = self._piece(found.shape, x.dtype, self._splitter.spare * found.shape[-1] * FLOAT)
         arrays = kept_geometry(found)
         self.kept += arrays
-        self._operation(self._kernels.windows(kernel_of(kind)).address, 1, [
+        self._operation(self._kernels.windows(kernel_of(step), 3 + len(residual)).address, 1, [
             each.ctypes.data for each in (self._numbers([0]), self._numbers([found.total, *found.sizes]), arrays[0], x,
-                                          arrays[1], out.array)])
+                                          arrays[1], *residual, out.array)])
         self._enter(output, out)
 
     def _in_pieces(self, step: Mapping[str, Any], parts: Sequence[int], arrays: Sequence[np.ndarray],

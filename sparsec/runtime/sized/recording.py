@@ -23,7 +23,7 @@ from sparsec.runtime.sized.windows import Geometry
 class Unread:
     """Windows that are read as rows, for as many of these at once as a function takes."""
 
-    kind: str
+    kernel: str
     x: np.ndarray
     found: Geometry
 

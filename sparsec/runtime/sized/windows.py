@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.graph.sized import IM2COL, IM2COL_CODES
+from sparsec.graph.sized import IM2COL, IM2COL_CODES, WINOGRAD
 from sparsec.machine import tvm_runtime
-from sparsec.machine.memory import aligned
+from sparsec.machine.memory import ALIGNMENT, aligned
 
+WEIGHTED = ("DepthwiseConv", WINOGRAD)
+"""The operators whose second input is a weight."""
 COPIED = (IM2COL, IM2COL_CODES)
 """The operators that copy windows, which are not made as a whole where rows alone read them."""
 
@@ -83,6 +85,8 @@ def geometry(kind: str, attributes: Mapping[str, Any], inputs: Sequence[Any]) ->
     x = inputs[0]
     if kind == "PixelShuffle":
         return _shuffled(x.shape, attributes["blocks"])
+    if kind == WINOGRAD:
+        return _tiled(x.shape, attributes, inputs[1])
     axes = _resized(x.shape[1:-1], attributes, inputs) if kind == "Resize" else _pooled(x.shape[1:-1], attributes)
     made = tuple(len(axis.places) for axis in axes)
     last = x.shape[-1] * math.prod(attributes["kernel_shape"]) if kind in COPIED else x.shape[-1]
@@ -90,13 +94,14 @@ def geometry(kind: str, attributes: Mapping[str, Any], inputs: Sequence[Any]) ->
         axes = [Axis(np.zeros((1, 1), np.int64), np.ones((1, 1))), *axes]
     if len(axes) == 3:  # the slices of a volume lie below each other
         axes = [axes[0].over(axes[1], x.shape[2]), axes[2]]
-    given = kind in ("DepthwiseConv", IM2COL_CODES)
+    given = kind in WEIGHTED or kind == IM2COL_CODES
     extra = np.reshape(inputs[1], -1) if given else _flat([axis.factors for axis in axes], np.float32)
     windows = [axis.places.shape for axis in axes]
     rows, columns = math.prod(x.shape[1:-2]), x.shape[-2]
     total = len(x) * windows[0][0] * windows[1][0]
     return Geometry((len(x), *made, last),
-                    (total, windows[0][0], windows[1][0], windows[0][1], windows[1][1], x.shape[-1], rows, columns),
+                    (total, windows[0][0], windows[1][0], windows[0][1], windows[1][1], x.shape[-1], rows, columns,
+                     last),
                     _flat([axis.places for axis in axes], np.int64), extra)
 
 
@@ -195,6 +200,24 @@ NEAREST: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 """Which pixel is the nearest."""
 
 
+def _tiled(shape: Sequence[int], attributes: Mapping[str, Any], weight: np.ndarray) -> Geometry:
+    """The tiles of 2 x 2 pixels of a convolution's result; where they are dilated, their pixels lie as far apart."""
+    axes = _pooled(shape[1:-1], attributes)
+    tables, made = [], [len(axis.places) for axis in axes]
+    for axis, dilation, out in zip(axes, attributes["dilations"], made, strict=True):
+        number = np.arange(-(-out // (2 * dilation)) * dilation)
+        first = number // dilation * (2 * dilation) + number % dilation
+        written = first[:, None] + [0, dilation]
+        inside = written < out
+        near = axis.places[np.minimum(written, out - 1)]
+        read = np.stack([near[:, 0, 0], near[:, 0, 1], near[:, 0, 2], np.where(inside[:, 1], near[:, 1, 2], -1)], 1)
+        tables.append(np.concatenate([read, np.where(inside, written, -1)], 1))
+    total, outputs = shape[0] * len(tables[0]) * len(tables[1]), attributes["outputs"]
+    return Geometry((shape[0], *made, outputs),
+                    (total, len(tables[0]), len(tables[1]), *made, shape[-1], *shape[1:-1], outputs),
+                    _flat(tables, np.int64), weight.reshape(-1))
+
+
 def _shuffled(shape: Sequence[int], blocks: Sequence[int]) -> Geometry:
     """Channels (block's pixels, channels) become the pixels of a block; rows of it are copied at once."""
     images, *sides, channels = shape
@@ -208,13 +231,14 @@ def _shuffled(shape: Sequence[int], blocks: Sequence[int]) -> Geometry:
     made = [side * block for side, block in zip(sides, blocks, strict=True)]
     pixels = math.prod(sides) * height
     return Geometry((images, *made, run // width),
-                    (images * pixels, len(rows), columns, 1, 1, run, pixels, 1),
+                    (images * pixels, len(rows), columns, 1, 1, run, pixels, 1, run // width),
                     _flat([rows, np.arange(columns) * height], np.int64), np.zeros(1, np.float32))
 
 
-def kernel_of(kind: str) -> str:
-    """The kernel of an operator."""
-    return f"windows_{IM2COL if kind == 'PixelShuffle' else kind}"
+def kernel_of(step: Mapping[str, Any]) -> str:
+    """The kernel of a step."""
+    kind = IM2COL if step["kind"] == "PixelShuffle" else step["kind"]
+    return f"windows_{kind}{step.get('kernel', '')}"
 
 
 class Windows:
@@ -236,8 +260,9 @@ class Windows:
         found = geometry(self._kind, self._attributes, inputs)
         out = np.empty(found.shape, inputs[0].dtype)
         if out.size:
-            x = np.array(inputs[0], order="C") if not inputs[0].flags.writeable else np.ascontiguousarray(inputs[0])
-            arrays = [x.reshape(-1), np.array(found.extra), out.reshape(-1)]
+            x = _writable(inputs[0])
+            residual = [_writable(each).reshape(-1) for each in inputs[2:] if self._kind == WINOGRAD]
+            arrays = [x.reshape(-1), _writable(found.extra), *residual, out.reshape(-1)]
             if x.dtype != np.float32:
                 arrays = [array.view(np.uint8) for array in arrays]
             sizes = np.array([found.total, *found.sizes], np.int64)
@@ -245,8 +270,19 @@ class Windows:
         return [out]
 
 
+def _writable(array: np.ndarray) -> np.ndarray:
+    """An array whose elements lie one behind the other, as kernels take it."""
+    return np.array(array, order="C") if not array.flags.writeable else np.ascontiguousarray(array)
+
+
 def kept_geometry(found: Geometry) -> tuple[np.ndarray, np.ndarray]:
-    """Tables and extra in memory of their own, for kernels that are told addresses."""
-    tables, extra = (aligned(each.shape, each.dtype) for each in (found.tables, found.extra))
-    tables[:], extra[:] = found.tables, found.extra
-    return tables, extra
+    """Tables and extra in memory that stays, for kernels that are told addresses."""
+    kept = []
+    for each in (found.tables, found.extra):
+        if each.ctypes.data % ALIGNMENT or not each.flags.writeable:
+            own = aligned(each.shape, each.dtype)
+            own[:] = each
+            kept.append(own)
+        else:
+            kept.append(each)
+    return kept[0], kept[1]

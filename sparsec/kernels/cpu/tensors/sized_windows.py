@@ -20,9 +20,11 @@ from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
 from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, lanes_of, load, registers, splat, store
 
-SIZES = ("count", "total", "out_rows", "out_columns", "rows_in", "columns_in", "channels", "rows", "columns")
+SIZES = ("count", "total", "out_rows", "out_columns", "rows_in", "columns_in", "channels", "rows", "columns",
+         "outputs")
 """The elements of the argument `sizes`: windows to work on, windows of all images, those of an image by axis, pixels of
-a window by axis, and what the images are. Windows beyond the last one are the last one again."""
+a window by axis, what the images are, and the channels of the result. Windows beyond the last one are the last one
+again."""
 
 def build(kind: str, isa: Isa) -> Kernel:
     """The kernel: (first, sizes, tables, x, extra) -> y, all but the first three flat float32 or codes of any length.

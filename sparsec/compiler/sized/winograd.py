@@ -1,0 +1,143 @@
+"""Which 3 x 3 convolutions of images of any size run by Winograd's minimal filtering, and what follows in them.
+
+A convolution is rows otherwise (`compiler.sized.images`): copies of windows and a product. Both are predicted, for as
+many pixels as the largest number of rows that functions are compiled for, and the faster one is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.analysis.symbols.known import Symbols
+from sparsec.backends.base import Backend, LayerReport
+from sparsec.backends.job import Job
+from sparsec.compiler.pipeline import Phase, run_passes
+from sparsec.cost.option import Work
+from sparsec.formats import CODECS
+from sparsec.graph.activations import ACTIVATIONS, Activation
+from sparsec.graph.constants import add_constant
+from sparsec.graph.nodes import node_name
+from sparsec.graph.sized import SIZED_DOMAIN, WINOGRAD
+from sparsec.passes.context import Context
+from sparsec.passes.rewrite import only_use, take_over
+
+PIXELS = 64
+"""The rows of a product that is compared with."""
+LEAST = 0.15
+"""The share of non-zeros from which on a weight may be multiplied with its zeros."""
+COPIED = 3
+"""Loads that copying a vector of a window takes, of which a store counts as two."""
+
+
+@dataclass
+class Convolutions:
+    """What convolutions of a model run as.
+
+    Attributes:
+        backend, job, context: what it is compiled by and for.
+        layers: the rows of the report of those that are no rows of windows; for `PIXELS` pixels.
+
+    """
+
+    backend: Backend
+    job: Job
+    context: Context
+    layers: list[LayerReport] = field(default_factory=list)
+
+    def packed(self, name: str, weight: np.ndarray) -> tuple[int, np.ndarray] | None:
+        """Vectors of outputs, and the weight as the kernel reads it; None where a product of windows is faster.
+
+        Args:
+            name: of the layer.
+            weight: (outputs, channels, 3, 3).
+
+        """
+        options, nonzeros = self.job.options, int(np.count_nonzero(weight))
+        if options.strict_ieee or options.project_2of4 or options.optimize == "size" or (
+                not CODECS[options.codec].lossless or nonzeros < LEAST * weight.size):
+            return None
+        found = self.backend.winograd(weight, self.job, PIXELS)
+        if found is None:
+            return None
+        matrix = np.ascontiguousarray(weight.transpose(2, 3, 1, 0).reshape(-1, len(weight)))
+        seconds = self._product_seconds(matrix)
+        if seconds <= found.seconds:
+            return None
+        self.layers.append(LayerReport(
+            layer=name, operator="Conv", shape=weight.shape, format="dense", kernel="gemm/winograd",
+            detail=f"V={found.vectors}", weights=weight.size, nonzeros=nonzeros, bytes=found.values.nbytes,
+            predicted_us=round(1e6 * found.seconds, 3), measured_us=None, rows=PIXELS,
+            reason=f"a product of windows is predicted {seconds / found.seconds:.2f}x its time"))
+        return found.vectors, found.values
+
+    def _product_seconds(self, matrix: np.ndarray) -> float:
+        """The predicted time of a product of windows, as rows, and of copying them."""
+        x = ir.Value(name="x", shape=ir.Shape((1, PIXELS, len(matrix))), type=ir.TensorType(ir.DataType.FLOAT))
+        graph = ir.Graph([x], [], nodes=[], opset_imports={"": 21}, name="product")
+        node = ir.Node("", "MatMul", [x, add_constant(graph, "w", matrix)], [], num_outputs=1, name="product")
+        y = node.outputs[0]
+        y.name, y.type, y.shape = "y", x.type, ir.Shape((1, PIXELS, matrix.shape[1]))
+        graph.append(node)
+        graph.outputs.append(y)
+        model = ir.Model(graph, ir_version=10)
+        run_passes(model, self.context, phase=Phase.SPECIALISE)
+        machine, threads = self.job.calibration.machine, self.job.threads
+        vectors = PIXELS * len(matrix) / max(1, self.job.target.lanes)
+        copies = machine.seconds(Work(fmas=0.0, loads=COPIED * vectors), threads)
+        priced = ([machine.seconds(option.work, threads) for option in self.backend.options(each, self.job)]
+                  for each in model.graph)
+        return copies + sum(min(each) for each in priced if each)
+
+    def seconds(self, rows: int) -> float:
+        """The predicted time of all of them for so many pixels each."""
+        return rows / PIXELS * sum(layer.predicted_us for layer in self.layers) / 1e6
+
+
+def fuse(graph: ir.Graph, symbols: Symbols) -> None:
+    """What follows a convolution alone moves into it, in place: one sum with as many numbers, then one activation."""
+    for node in list(graph):
+        if node.domain == SIZED_DOMAIN and node.op_type == WINOGRAD:
+            inputs, attributes, taken = list(node.inputs), dict(node.attributes), [node]
+            if (found := _residual(node, symbols)) is not None:
+                inputs, taken = [*inputs, found[1]], [found[0], *taken]
+            if (activated := _activation(taken[0])) is not None:
+                name, alpha, beta = activated[1]
+                attributes |= {"activation": ir.AttrString("activation", name), "alpha": ir.AttrFloat32("alpha", alpha),
+                               "beta": ir.AttrFloat32("beta", beta)}
+                taken = [activated[0], *taken]
+            if len(taken) > 1:
+                made = ir.Node(node.domain, node.op_type, inputs, list(attributes.values()), num_outputs=1,
+                               name=node_name(node))
+                _replace(graph, taken, made, symbols)
+
+
+def _residual(node: ir.Node, symbols: Symbols) -> tuple[ir.Node, ir.Value] | None:
+    """The sum that follows, and what is added."""
+    user = only_use(node.outputs[0])
+    if user is None or user.domain or user.op_type != "Add":
+        return None
+    other = next((value for value in user.inputs if value is not node.outputs[0]), None)
+    shape = None if other is None or other.const_value is not None else symbols.shape(other)
+    return None if other is None or shape is None or shape != symbols.shape(node.outputs[0]) else (user, other)
+
+
+def _activation(node: ir.Node) -> tuple[ir.Node, Activation] | None:
+    """The activation that follows."""
+    user = only_use(node.outputs[0])
+    read = None if user is None or user.domain else ACTIVATIONS.get(user.op_type)
+    found = None if user is None or read is None else read(user)
+    return None if user is None or found is None else (user, found)
+
+
+def _replace(graph: ir.Graph, taken: Sequence[ir.Node], made: ir.Node, symbols: Symbols) -> None:
+    """A node in the place of those that it does what they do, the last one first."""
+    own, old = made.outputs[0], taken[0].outputs[0]
+    graph.insert_before(taken[0], made)
+    own.name, own.type, symbols.shapes[own] = f"{old.name}.fused", old.type, symbols.shapes[old]
+    take_over(own, old)
+    for node in taken:
+        graph.remove(node, safe=True)
