@@ -26,7 +26,7 @@ RESIZES = {"nearest": {"mode": "nearest"}, "linear": {"mode": "linear"},
 @pytest.fixture(scope="module", params=TARGETS)
 def kernels(request):
     kinds = [kind for kind in WINDOWS if kind in sized_windows.KINDS]
-    built = {kernel_of(kind): sized_windows.build(kind, isa(request.param)) for kind in kinds}
+    built = {kernel_of({"kind": kind}): sized_windows.build(kind, isa(request.param)) for kind in kinds}
     return load_code(*build_kernels(built, resolve(request.param)))
 
 
@@ -35,7 +35,7 @@ def image(channels):
 
 
 def run(kernels, kind, attributes, x, *more):
-    step = Windows(kernels[kernel_of(kind)], kind, attributes)
+    step = Windows(kernels[kernel_of({"kind": kind})], kind, attributes)
     return step.run([np.ascontiguousarray(np.moveaxis(x, 1, -1)), *more])[0]
 
 

@@ -25,6 +25,11 @@ NETWORKS = {
   c = Conv<auto_pad="SAME_UPPER">(x, k) r = Relu(c) p = AveragePool<kernel_shape=[2,2], strides=[2,2]>(r)
   d = Conv<pads=[1,1,1,1]>(p, l) e = Relu(d) u = ConvTranspose<strides=[2,2]>(e, up, b)
   j0 = Concat<axis=1>(u, r) q = Conv<pads=[1,1,1,1]>(j0, o) y = Tanh(q) }}""", [(1, 2, 8, 8), (1, 2, 34, 20)]),
+    "residual": (f"""{HEADER} g (float[n, 24, h, w] x) => (float[n, 40, h, w] y)
+  <float[24, 24, 3, 3] k, float[24] b, float[40, 24, 3, 3] l, float[40, 24, 3, 3] m> {{
+  c = Conv<auto_pad="SAME_UPPER">(x, k, b) r = Relu(c) d = Conv<pads=[2,2,2,2], dilations=[2,2]>(r, l)
+  e = Conv<pads=[1,1,1,1]>(r, m) a = Add(d, e) s = HardSwish(a) t = Sigmoid(a) y = Mul(s, t) }}""",
+                 [(1, 24, 8, 9), (3, 24, 1, 1), (1, 24, 31, 2)]),
     "audio": (f"""{HEADER} g (float[n, 20, t] x) => (float[n, u, 32] y)
   <float[32, 20, 3] k, float[32] b, float[32, 8, 3] l, float[32, 32] w> {{
   c = Conv<pads=[1,1]>(x, k, b) e = Gelu(c) d = Conv<pads=[1,1], strides=[2], group=4>(e, l, b) f = Gelu(d)

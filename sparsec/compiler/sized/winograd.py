@@ -7,15 +7,16 @@ many pixels as the largest number of rows that functions are compiled for, and t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis.symbols.known import Symbols
 from sparsec.backends.base import Backend, LayerReport
-from sparsec.backends.job import Job
+from sparsec.backends.job import Job, silent
 from sparsec.compiler.pipeline import Phase, run_passes
+from sparsec.compiler.planning import plan
 from sparsec.cost.option import Work
 from sparsec.formats import CODECS
 from sparsec.graph.activations import ACTIVATIONS, Activation
@@ -27,10 +28,10 @@ from sparsec.passes.rewrite import only_use, take_over
 
 PIXELS = 64
 """The rows of a product that is compared with."""
-LEAST = 0.15
+LEAST = 0.04
 """The share of non-zeros from which on a weight may be multiplied with its zeros."""
-COPIED = 3
-"""Loads that copying a vector of a window takes, of which a store counts as two."""
+COPIED = 8
+"""Loads that copying a vector of a window takes, and finding where it lies."""
 
 
 @dataclass
@@ -85,12 +86,11 @@ class Convolutions:
         graph.outputs.append(y)
         model = ir.Model(graph, ir_version=10)
         run_passes(model, self.context, phase=Phase.SPECIALISE)
-        machine, threads = self.job.calibration.machine, self.job.threads
-        vectors = PIXELS * len(matrix) / max(1, self.job.target.lanes)
-        copies = machine.seconds(Work(fmas=0.0, loads=COPIED * vectors), threads)
-        priced = ([machine.seconds(option.work, threads) for option in self.backend.options(each, self.job)]
-                  for each in model.graph)
-        return copies + sum(min(each) for each in priced if each)
+        job = replace(self.job, measurer=None, log=None, announce=silent)
+        plan(model, job, self.backend)
+        vectors = PIXELS * len(matrix) / max(1, job.target.lanes)
+        copies = job.calibration.machine.seconds(Work(fmas=0.0, loads=COPIED * vectors), job.threads)
+        return copies + self.backend.graph_seconds(model.graph, job)
 
     def seconds(self, rows: int) -> float:
         """The predicted time of all of them for so many pixels each."""

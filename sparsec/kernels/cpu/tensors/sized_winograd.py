@@ -26,7 +26,19 @@ from sparsec.graph.sized import Winograd
 from sparsec.kernels.cpu.tensors.sized_windows import SIZES
 from sparsec.kernels.emit.activations import finished
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import (
+    Buffer,
+    Buffers,
+    Expr,
+    Kernel,
+    add_to,
+    kernel,
+    load,
+    prefetch,
+    registers,
+    splat,
+    store,
+)
 from sparsec.kernels.packing.winograd import POINTS
 
 READ, WRITTEN = 4, 2
@@ -37,6 +49,8 @@ FLOATS = 1 << 18
 """Room for the points of inputs of the tiles that are computed at once."""
 L2_SHARE = 0.5
 """Of the L2 cache that they and the products of a panel may take."""
+AHEAD, LINE = 1024, 16
+"""Floats that weights, which come from beyond the caches, are asked for before their use, and those of a line."""
 MOST = 256
 """Tiles that are computed at once at most."""
 LEAST = TALLEST = 16
@@ -217,16 +231,17 @@ def _transform(k: _Block, number: Expr, tile: Expr) -> None:
 
 def _transform_channels(k: _Block, tile: Expr, pixel: Callable[[int, int, Expr], Expr]) -> None:
     """Every vector of channels; the last one overlaps that before it, and has weights of 0 for what it repeats."""
+    apart = _known(k.chunks * k.room * k.lanes)
     with T.serial(0, k.chunks) as chunk:
         channel = _known(T.min(chunk * k.lanes, k.sizes["channels"] - k.lanes))
+        to = _known((chunk * k.room + tile) * k.lanes)
         columns = []
         for j in range(READ):
             d = [T.Bind(pixel(i, j, channel)) for i in range(READ)]
             columns.append([T.Bind(each) for each in _combined(d)])
         for i in range(READ):
             for j, value in enumerate(_combined([column[i] for column in columns])):
-                at = ((i * READ + j) * k.chunks + chunk) * k.room + tile
-                store(k.points, at * k.lanes, value)
+                store(k.points, _known(to + (i * READ + j) * apart), value)
 
 
 def _multiply(k: _Block, panel: Expr, tiles: Expr, blocks: Sequence[int]) -> None:
@@ -259,6 +274,8 @@ def _multiply_by(k: _Block, panel: Expr, tiles: Expr, height: int) -> None:
             weights = _known(((panel * POINTS + point) * k.chunks + chunk) * (lanes * k.panel))
             with T.serial(0, lanes) as channel:
                 own, at = _known(weights + channel * k.panel), _known(points + channel)
+                for line in range(0, k.panel, LINE):
+                    prefetch(k.b["extra"], own + AHEAD + line)
                 values = [T.Bind(load(k.b["extra"], own + v * lanes, lanes)) for v in range(vectors)]
                 for row in range(height):
                     source = splat(k.points[at + row * lanes], lanes)
@@ -275,11 +292,12 @@ def _write(k: _Block, panel: Expr, tile: Expr) -> None:
     begin = _known(T.min(panel * k.panel, T.max(outputs - k.panel, T.int64(0))))
     biases = _known(_over(outputs, k.panel) * POINTS * k.chunks * (lanes * k.panel))
     places = [T.Bind(k.pixels[tile * WRITTEN * WRITTEN + i]) for i in range(WRITTEN * WRITTEN)]
+    apart = _known(k.room * k.panel)
     for v in range(k.p.vectors):
         with T.If(begin + v * lanes < outputs), T.Then():
             channel = _known(T.min(begin + v * lanes, outputs - lanes))
             at = _known(tile * k.panel + channel - begin)
-            m = [T.Bind(load(k.products, point * k.room * k.panel + at, lanes)) for point in range(POINTS)]
+            m = [T.Bind(load(k.products, _known(at + point * apart), lanes)) for point in range(POINTS)]
             columns = [[T.Bind(each) for each in _reduced(m[j::READ])] for j in range(READ)]
             bias = T.Bind(load(k.b["extra"], biases + channel, lanes))
             for i in range(WRITTEN):

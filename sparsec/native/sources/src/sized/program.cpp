@@ -198,7 +198,7 @@ class SizedProgram : public Program {
     }
     if (kind == "recurrence") return recurrent(step);
     if (kind == "windows") {
-      auto windows = std::make_shared<Windows>(kernels_, step["kind"].text(), step["attributes"], by_rows(step));
+      auto windows = std::make_shared<Windows>(kernels_, step, by_rows(step));
       return [windows](const Arrays &arrays) { return windows->run(arrays); };
     }
     if (kind == "append") {

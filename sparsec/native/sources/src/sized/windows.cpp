@@ -13,6 +13,8 @@ namespace sparsec::native::sized {
 
 namespace {
 
+const char *const kWinograd = "WinogradConv";
+
 using Reals = std::vector<double>;
 using Numbers = std::vector<std::int64_t>;
 
@@ -194,15 +196,42 @@ Told shuffled(const Shape &shape, const Numbers &blocks) {
   }
   const std::int64_t lines = static_cast<std::int64_t>(rows.size());
   const std::int64_t pixels = lines * columns;
-  told.sizes = {shape[0] * pixels, lines, columns, 1, 1, run, pixels, 1};
+  told.sizes = {shape[0] * pixels, lines, columns, 1, 1, run, pixels, 1, run / width};
   for (const auto &[line, part] : rows) told.tables.push_back(line * columns * height + part);
   for (std::int64_t column = 0; column < columns; ++column) told.tables.push_back(column * height);
+  return told;
+}
+
+// The tiles of 2 x 2 pixels of a convolution's result; where they are dilated, their pixels lie as far apart.
+Told tiled(const Shape &shape, const Json &attributes, const Array &weight) {
+  Told told{{shape[0]}, {shape[0]}, {}, weight};
+  Numbers tiles;
+  for (std::size_t side = 0; side < 2; ++side) {
+    const Axis axis = axis_of_layer(shape[side + 1], side, 2, attributes);
+    const std::int64_t out = axis.windows(), dilation = at(attributes, "dilations", side);
+    tiles.push_back((out + 2 * dilation - 1) / (2 * dilation) * dilation);
+    for (std::int64_t tile = 0; tile < tiles.back(); ++tile) {
+      const std::int64_t first = tile / dilation * 2 * dilation + tile % dilation, second = first + dilation;
+      for (std::int64_t pixel = 0; pixel < 3; ++pixel) told.tables.push_back(axis.places[std::min(first, out - 1) * 3 + pixel]);
+      told.tables.push_back(second < out ? axis.places[second * 3 + 2] : -1);
+      told.tables.push_back(first < out ? first : -1);
+      told.tables.push_back(second < out ? second : -1);
+    }
+    told.shape.push_back(out);
+  }
+  told.shape.push_back(attributes["outputs"].integer());
+  told.sizes = {shape[0] * tiles[0] * tiles[1], tiles[0], tiles[1], told.shape[1], told.shape[2], shape[3], shape[1],
+                shape[2], told.shape[3]};
   return told;
 }
 
 Told told_of(const std::string &kind, const Json &attributes, const Arrays &inputs) {
   const Shape &shape = inputs[0].shape;
   if (kind == "PixelShuffle") return shuffled(shape, attributes["blocks"].integers());
+  if (kind == kWinograd) {
+    if (shape.size() != 4) misfit("an image is given as something else");
+    return tiled(shape, attributes, dense(inputs.at(1)));
+  }
   const Shape image(shape.begin() + 1, shape.end() - 1);
   std::vector<Axis> axes;
   if (kind == "Resize") {
@@ -221,7 +250,7 @@ Told told_of(const std::string &kind, const Json &attributes, const Arrays &inpu
     rows *= image[1];
   }
   told.sizes = {shape[0] * axes[0].windows() * axes[1].windows(), axes[0].windows(), axes[1].windows(), axes[0].width,
-                axes[1].width, shape.back(), rows, image.back()};
+                axes[1].width, shape.back(), rows, image.back(), told.shape.back()};
   std::vector<float> factors;
   for (const Axis &axis : axes) {
     told.tables.insert(told.tables.end(), axis.places.begin(), axis.places.end());
@@ -235,8 +264,10 @@ Told told_of(const std::string &kind, const Json &attributes, const Arrays &inpu
 // Windows of an image, made by a kernel.
 class Made : public Unread {
  public:
-  Made(std::shared_ptr<const ffi::Object> kernel, Array x, const Told &told)
-      : kernel_(std::move(kernel)), x_(std::move(x)), extra_(told.extra), total_(told.total()),
+  // `residual` has one array or none.
+  Made(std::shared_ptr<const ffi::Object> kernel, Array x, const Told &told, Arrays residual)
+      : kernel_(std::move(kernel)), x_(std::move(x)), extra_(told.extra), residual_(std::move(residual)),
+        total_(told.total()),
         each_(static_cast<std::int64_t>(elements_of(told.shape)) / std::max<std::int64_t>(total_, 1)),
         tables_(integers(told.tables, {static_cast<std::int64_t>(told.tables.size())}, SPARSEC_INT64)),
         sizes_(told.sizes) {}
@@ -251,9 +282,11 @@ class Made : public Unread {
     Array y;
     y.data = out;
     y.shape = {count * each_};
-    const ffi::Object arguments[] = {flattened(begin, SPARSEC_INT64), flattened(told, SPARSEC_INT64),
-                                     flattened(tables_, SPARSEC_INT64), flattened(x_, element()),
-                                     flattened(extra_, element()), flattened(y, element())};
+    std::vector<ffi::Object> arguments;
+    for (const Array *each : {&begin, &told, &tables_}) arguments.push_back(flattened(*each, SPARSEC_INT64));
+    for (const Array *each : {&x_, &extra_}) arguments.push_back(flattened(*each, element()));
+    for (const Array &each : residual_) arguments.push_back(flattened(each, element()));
+    arguments.push_back(flattened(y, element()));
     std::vector<TVMFFIAny> values;
     for (const ffi::Object &each : arguments) values.push_back(each.any());
     ffi::call(*kernel_, values);
@@ -268,10 +301,18 @@ class Made : public Unread {
 
   const std::shared_ptr<const ffi::Object> kernel_;
   const Array x_, extra_;
+  const Arrays residual_;
   const std::int64_t total_, each_;  // windows, and elements of one in the result
   const Array tables_;
   const Numbers sizes_;
 };
+
+// The name of a step's kernel.
+std::string kernel_of(const Json &step) {
+  const std::string &kind = step["kind"].text();
+  const std::string number = kind == kWinograd ? std::to_string(step["kernel"].integer()) : "";
+  return "windows_" + (kind == "PixelShuffle" ? "Im2col" : kind) + number;
+}
 
 }  // namespace
 
@@ -284,10 +325,9 @@ Array read(const Array &array) {
 
 bool Windows::copies(const std::string &kind) { return kind == "Im2col" || kind == "Im2colCodes"; }
 
-Windows::Windows(const ffi::Object &library, const std::string &kind, const Json &attributes, bool by_rows)
-    : kernel_(std::make_shared<ffi::Object>(
-          ffi::function_of(library, ("windows_" + (kind == "PixelShuffle" ? "Im2col" : kind)).c_str()))),
-      kind_(kind), attributes_(attributes), by_rows_(by_rows) {}
+Windows::Windows(const ffi::Object &library, const Json &step, bool by_rows)
+    : kernel_(std::make_shared<ffi::Object>(ffi::function_of(library, kernel_of(step).c_str()))),
+      kind_(step["kind"].text()), attributes_(step["attributes"]), by_rows_(by_rows) {}
 
 Arrays Windows::run(const Arrays &inputs) const {
   const Array x = dense(inputs.at(0));
@@ -298,7 +338,12 @@ Arrays Windows::run(const Arrays &inputs) const {
   y.type = x.type;
   y.shape = told.shape;
   y.strides = dense_strides(told.shape);
-  y.unread = std::make_shared<Made>(kernel_, x, told);
+  Arrays residual;
+  if (kind_ == kWinograd && inputs.size() > 2 && inputs[2]) {
+    residual.push_back(dense(inputs[2]));
+    if (residual[0].shape != told.shape || residual[0].type != x.type) misfit("what is added to an image is none");
+  }
+  y.unread = std::make_shared<Made>(kernel_, x, told, std::move(residual));
   return {by_rows_ ? y : read(y)};
 }
 

@@ -24,8 +24,8 @@ Array read(const Array &array);
 
 class Windows {
  public:
-  // The step of an operator with its attributes, whose result stays unread where `by_rows`.
-  Windows(const ffi::Object &library, const std::string &kind, const Json &attributes, bool by_rows);
+  // A step of the plan, which outlives this; its result stays unread where `by_rows`.
+  Windows(const ffi::Object &library, const Json &step, bool by_rows);
   // Whether an operator copies windows, which rows alone may read.
   static bool copies(const std::string &kind);
   // X (batch, sides …, channels) and what the operator takes besides, to Y (batch, sides, channels).
