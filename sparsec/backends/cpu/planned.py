@@ -1,17 +1,21 @@
-"""What a function of Relax does whose memory is planned: calls of kernels, in order, on tensors at known places."""
+"""What a function of Relax does whose memory is planned: calls of kernels, in order, on tensors at known places.
+
+Functions of the module that it calls, themselves planned, are taken apart into their kernels. Whatever lies neither in
+an argument nor in a result then gets a place in the workspace, for as long as kernels need it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
-from dataclasses import dataclass
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 import tvm
 from tvm import relax, tirx
 
-from sparsec.backends.program import EMBEDDED, WORKSPACE, Calls, Operand
-from sparsec.machine.memory import ALIGNMENT
+from sparsec.backends.program import EMBEDDED, UNKNOWN, WORKSPACE, Calls, Operand
+from sparsec.machine.memory import ALIGNMENT, element_type
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,20 @@ class Tensor:
     dtype: str
 
 
+Kernel = tuple[str, tuple[Tensor, ...]]
+"""A call of a kernel: its name and its arguments."""
+
+
 class NotPlain(Exception):  # noqa: N818 - nothing is wrong
     """The function does more than call kernels on planned memory, or more than its caller can do without it."""
 
 
 class Planned:
     """What a function does.
+
+    Args:
+        function: of Relax.
+        module: whose functions it may call; arguments may then be flat arrays of `UNKNOWN` length.
 
     Attributes:
         kernels: every call: the kernel's name and its arguments.
@@ -47,12 +59,15 @@ class Planned:
 
     """
 
-    def __init__(self, function: relax.Function) -> None:
-        self.kernels: list[tuple[str, tuple[Tensor, ...]]] = []
+    def __init__(self, function: relax.Function, module: tvm.IRModule | None = None) -> None:
+        self.kernels: list[Kernel] = []
         self.embedded: list[np.ndarray] = []
         self.workspace = 0
         self._storages: dict[relax.Var, int] = {}
-        self._known = {each: Tensor(each, 0, *described(each)) for each in function.params}
+        self._module = module
+        self._known = {each: Tensor(each, 0, *described(each, any_length=module is not None))
+                       for each in function.params}
+        self._scratch: dict[relax.Var, int] = {}
         self._tuples: dict[relax.Var, relax.Tuple] = {}
         for block in function.body.blocks:
             for binding in block.bindings:
@@ -62,6 +77,8 @@ class Planned:
             raise NotPlain
         self.results = [self._tensor(each) for each in results.fields]
         own = [each.place for each in self.results]
+        if module is not None:
+            self._settle({None, *function.params, *own})
         reached = {None, *function.params, *own}
         if (None in own or len(set(own)) < len(own) or not set(own).isdisjoint(function.params)
                 or any(each.place not in reached and not isinstance(each.place, int)
@@ -72,6 +89,9 @@ class Planned:
         """Take note of a binding."""
         if isinstance(value, relax.Var):
             self._known[variable] = self._tensor(value)
+        elif isinstance(value, relax.Call) and self._module is not None and isinstance(
+                value.op, tvm.ir.GlobalVar) and isinstance(self._module[value.op], relax.Function):
+            self._join(variable, Planned(self._module[value.op]), self._module[value.op].params, value.args)
         elif isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar):
             self.kernels.append((value.op.name_hint, tuple(map(self._tensor, value.args))))
         elif isinstance(value, relax.Call):
@@ -82,6 +102,36 @@ class Planned:
             self._known[variable] = self._tensor(self._tuples[value.tuple_value].fields[value.index])
         else:
             raise NotPlain
+
+    def _join(self, variable: relax.Var, other: Planned, params: Sequence[relax.Var], given: Sequence[relax.Expr],
+              ) -> None:
+        """Take the kernels of another function that is called with these arguments."""
+        arguments = dict(zip(params, map(self._tensor, given), strict=True))
+        made = {each.place: relax.Var("made", relax.TensorType(each.shape, each.dtype)) for each in other.results}
+        scratch, first = relax.Var("scratch", relax.TensorType((max(other.workspace, 1),), "uint8")), len(self.embedded)
+        self._scratch[scratch] = other.workspace
+        self.embedded += other.embedded
+
+        def here(tensor: Tensor) -> Tensor:
+            if tensor.place in arguments:
+                of = arguments[tensor.place]
+                return replace(tensor, place=of.place, offset=of.offset + tensor.offset)
+            place = first + tensor.place if isinstance(tensor.place, int) else made.get(tensor.place, scratch)
+            return replace(tensor, place=place)
+
+        self.kernels += [(kernel, tuple(map(here, tensors))) for kernel, tensors in other.kernels]
+        self._known.update({here(each).place: here(each) for each in other.results})
+        self._tuples[variable] = relax.Tuple([here(each).place for each in other.results])
+
+    def _settle(self, reached: set[relax.Var | None]) -> None:
+        """Give places in the workspace to what is not `reached` from outside."""
+        sizes = {each.place: self._scratch.get(each.place, _nbytes(self._known.get(each.place, each)))
+                 for _, given in self.kernels for each in given
+                 if not isinstance(each.place, int) and each.place not in reached}
+        offsets, self.workspace = _placed(self.kernels, sizes, self.workspace)
+        self.kernels = [(kernel, tuple(
+            replace(each, place=None, offset=offsets[each.place] + each.offset) if each.place in offsets else each
+            for each in given)) for kernel, given in self.kernels]
 
     def _operate(self, variable: relax.Var, call: relax.Call) -> None:
         """Take note of an operator of Relax."""
@@ -110,14 +160,44 @@ class Planned:
         return self._known[value]
 
 
-def described(variable: relax.Var) -> tuple[tuple[int, ...], str]:
-    """Shape and element type of a tensor.
+def _nbytes(tensor: Tensor) -> int:
+    return prod(tensor.shape) * element_type(tensor.dtype).itemsize
+
+
+def _placed(kernels: Sequence[Kernel], sizes: Mapping[relax.Var, int], start: int) -> tuple[dict[relax.Var, int], int]:
+    """By variable its offset from `start` on, disjoint from those that kernels use meanwhile; and where all end."""
+    first: dict[relax.Var, int] = {}
+    last: dict[relax.Var, int] = {}
+    for number, (_, given) in enumerate(kernels):
+        for each in given:
+            if not isinstance(each.place, int) and each.place in sizes:
+                first.setdefault(each.place, number)
+                last[each.place] = number
+    taken: list[tuple[int, int, int]] = []  # where they begin and end, and the last kernel that uses them
+    offsets: dict[relax.Var, int] = {}
+    for variable, number in first.items():
+        taken = sorted(each for each in taken if each[2] >= number)
+        nbytes, at = -(-sizes[variable] // ALIGNMENT) * ALIGNMENT, start
+        for begin, end, _ in taken:
+            if begin - at >= nbytes:
+                break
+            at = max(at, end)
+        offsets[variable] = at
+        taken.append((at, at + nbytes, last[variable]))
+    return offsets, max((offset + sizes[each] for each, offset in offsets.items()), default=start)
+
+
+def described(variable: relax.Var, *, any_length: bool = False) -> tuple[tuple[int, ...], str]:
+    """Shape and element type of a tensor; with `any_length`, a flat one may have a length that only the run tells.
 
     Raises:
         NotPlain: the shape is not known.
 
     """
     shape = getattr(variable.ty, "shape", None)
+    if any_length and isinstance(shape, relax.ShapeExpr) and len(shape.values) == 1 and isinstance(
+            shape.values[0], tirx.Var):
+        return (UNKNOWN,), str(variable.ty.dtype)
     if not isinstance(shape, relax.ShapeExpr) or not all(isinstance(each, tirx.IntImm) for each in shape.values):
         raise NotPlain
     return tuple(int(each) for each in shape.values), str(variable.ty.dtype)
@@ -128,7 +208,7 @@ def recording(names: set[str], found: MutableMapping[str, Calls]) -> tvm.transfo
     def note(module: tvm.IRModule, _context: object) -> tvm.IRModule:
         for name in names:
             try:
-                found[name] = _calls(module[name])
+                found[name] = _calls(module[name], module)
             except NotPlain:
                 continue
         return module
@@ -136,9 +216,9 @@ def recording(names: set[str], found: MutableMapping[str, Calls]) -> tvm.transfo
     return tvm.transform.module_pass(note, opt_level=0, name="recording")
 
 
-def _calls(function: relax.Function) -> Calls:
+def _calls(function: relax.Function, module: tvm.IRModule) -> Calls:
     """What a function does, with numbers for places: its arguments, then its results."""
-    planned = Planned(function)
+    planned = Planned(function, module)
     places = [*function.params, *(each.place for each in planned.results)]
 
     def operand(tensor: Tensor) -> Operand:

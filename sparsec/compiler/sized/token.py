@@ -24,7 +24,7 @@ from sparsec.graph.nodes import operand, optional, read_by
 from sparsec.graph.sized import APPEND, CACHE_SIZES
 
 MOVES = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity"}
-"""What leaves the elements of one token in order; of transposes those of `SWAPPED`."""
+"""What leaves the elements of one token in order; of transposes those of `SWAPPED`, and others by `keeps_order`."""
 SWAPPED = [0, 2, 1, 3]
 
 
@@ -36,7 +36,8 @@ class Token:
         chain: the function.
         before: the nodes whose results it is given.
         fields: in JSON's types: `ones`, the sizes that must be 1; `inputs` with their types; `caches` of every
-            attention; `outputs` with their types.
+            attention, with its `mask` where only the run tells whether that has a number for every key; `outputs` with
+            their types.
 
     """
 
@@ -101,10 +102,17 @@ class _Chain:
         while at not in self.made:
             node = at.producer()
             if node is None or node.domain or node.op_type not in MOVES or node.inputs[0] is None or (
-                    node.op_type == "Transpose" and list(node.attributes.get_ints("perm", [])) != SWAPPED):
+                    node.op_type == "Transpose" and not self.keeps_order(node)):
                 return value
             at = self.chosen(node.inputs[0])
         return at
+
+    def keeps_order(self, transpose: ir.Node) -> bool:
+        """Whether a Transpose of one token moves nothing but sizes of 1."""
+        perm = list(transpose.attributes.get_ints("perm", []))
+        shape = self.symbols.shapes[operand(transpose, 0)]
+        wide = [axis for axis in perm if shape[axis].number != 1 and shape[axis] not in self.ones]
+        return perm == SWAPPED or (bool(perm) and wide == sorted(wide))
 
     def chosen(self, value: ir.Value) -> ir.Value:
         """What a value is in the branch that is taken."""
@@ -151,6 +159,8 @@ class _Chain:
         self._add(node, (query, key, value), tables or own,
                   (tables is not None, own is not None), (q, k, v))
         self.caches.append(self._described(sides, [operand(node, index) for index in (1, 2)]))
+        if mask is not None and self.symbols.shapes[mask][-1] != k[2]:
+            self.caches[-1]["mask"] = self.name(mask, None)
         self.appended.update(each for each in sides if each is not None)
         self.given.update(each for side, each in zip(sides, node.inputs[1:3], strict=True) if side is None and each)
         return True
@@ -169,9 +179,10 @@ class _Chain:
         return str(value.name)
 
     def _is_row(self, mask: ir.Value, k: Shape) -> bool:
-        """Whether a mask is the same for all heads, and has a number for every key."""
+        """Whether a mask is the same for all heads; that it has a number for every key, only the run may tell."""
         shape = self.symbols.shapes[mask]
-        return shape[-1] == k[2] and (len(shape) < 3 or shape[-3].number == 1)  # heads are the third from the end
+        told = shape[-1] == k[2] or shape[-1].number is None
+        return told and (len(shape) < 3 or shape[-3].number == 1)  # heads are the third from the end
 
     def _add(self, node: ir.Node, new: tuple[ir.Value, ir.Value | None, ir.Value | None], tables: _Tables | None,
              rotated: tuple[bool, bool], shapes: tuple[Shape, Shape, Shape]) -> None:

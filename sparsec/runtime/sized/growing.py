@@ -38,6 +38,11 @@ class Buffer:
         """All of it in one dimension, as TVM sees it."""
         return tvm_runtime.load().from_dlpack(self.whole.reshape(-1).view(np.ndarray))
 
+    @cached_property
+    def address(self) -> int:
+        """Of its first element."""
+        return self.whole.ctypes.data
+
     def part(self, start: int, end: int) -> Part:
         """A piece of it."""
         return self.whole[(*[slice(None)] * self.axis, slice(start, end))].view(Part)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.program import EMBEDDED, REPLAY, WORKSPACE
+from sparsec.backends.program import EMBEDDED, REPLAY, UNKNOWN, WORKSPACE
 from sparsec.errors import ArtifactError
 from sparsec.graph.sized import IM2COL_CODES
 from sparsec.machine.memory import aligned, element_type
@@ -60,6 +60,12 @@ class Kernels:
         """What runs operations of these words, as `backends.cpu.replay` describes them."""
         return functools.partial(self._replay, self._share(_words(words)))
 
+    def once(self, number: int, given: int, made: int) -> tuple[Callable[[], object], np.ndarray]:
+        """What runs a function of the library for one row, and its words: where the inputs lie, then the outputs."""
+        block = self.stage(number, 1, (True,) * given, made)
+        words = _words([1, block.address, 1, *[0] * (given + made)])
+        return functools.partial(self._replay, self._share(words)), words[3:]
+
     def _stage(self, number: int, count: int, inputs: tuple[bool, ...], made: int,
                windows: tuple[tuple[int, str], ...] = ()) -> Block:
         """A stage for a number of rows: its bases are the first rows of its inputs, then of its outputs.
@@ -87,6 +93,7 @@ class Kernels:
             if given <= place < outputs:
                 return Argument(None, constants[place - given] + offset, 0, tuple(shape), dtype)
             base = place if place < given else place - len(constants)
+            shape = [UNBOUNDED if size == UNKNOWN else size for size in shape]
             step = 0 if place < given and (inputs[place] or place in copied) else ends[place]
             return Argument(base, offset, step, tuple(shape), dtype)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from sparsec.runtime.sized.rows import RowStage, Splitter, Tensor
 from sparsec.runtime.sized.runner import Run, Runner
 from sparsec.runtime.sized.sizes import Input, sizes_of, value_of
 from sparsec.runtime.sized.suppression import Suppression
-from sparsec.runtime.sized.token import Token, steps_before
+from sparsec.runtime.sized.token import Caller, Machine, Replayed, Token, steps_before
 from sparsec.runtime.sized.windows import WEIGHTED, Windows, kernel_of
 from sparsec.runtime.stages import interpret
 
@@ -154,8 +155,15 @@ class SizedProgram:
         if about is None:
             flow = None if kernels is None else self._flow(kernels, [run for run, *_ in steps])
             return Runner(self, steps, flow=flow)
-        token = Token(machines[1][-1], about, self._plan["kernels"]["attention"][0])
+        token = Token(partial(self._caller, machines[1][-1], kernels), about, self._plan["kernels"]["attention"][0])
         return Runner(self, steps, token, steps_before(about, steps))
+
+    def _caller(self, function: Callable[..., Any], kernels: Kernels | None, inputs: int) -> Caller:
+        """What calls the function for one token, which is the last for one row."""
+        one = next(functions for count, _, functions in self._libraries if count == 1)
+        if kernels is None or one[-1]["calls"] is None:
+            return Machine(function, inputs)
+        return Replayed(kernels, len(one) - 1, inputs, len(self._plan["token"]["outputs"]))
 
     def _runnable(self) -> Kernels | None:
         """The kernels as blocks, None where an artifact does not tell of them."""
