@@ -214,20 +214,43 @@ def test_dimensions_of_one_size_make_a_fixed_artifact():
     assert artifact.manifest.inputs[1].shape == (1, GROUPS, 3, DEPTH)
 
 
-@pytest.mark.parametrize("text", [DECODER, GROUPED], ids=["decoder", "grouped"])
-def test_one_token_runs_as_one_function(text):
+GIVEN = DECODER.replace("mask = Where(late, lowest, nothing)", "").replace(
+    "int64[batch, tokens] ids", "int64[batch, tokens] ids, float[batch, 1, tokens, total] mask")
+
+
+def runs_without_a_machine(session):
+    """Whether one token is one function that only calls kernels."""
+    plan = session._sized._plan
+    return plan["token"] is not None and plan["rows"][0]["functions"][-1]["calls"] is not None
+
+
+@pytest.mark.parametrize(("text", "options"), [
+    (DECODER, {}), (GROUPED, {}), (DECODER, {"dims": {"batch": 1}, "threads": 2}),
+    (DECODER, {"precision": "bf16"})], ids=["decoder", "grouped", "one text", "bf16"])
+def test_one_token_runs_as_one_function(text, options):
     model = model_of(text)
-    artifact = sparsec.compile(model, tune="off", verify=False)
-    session = sparsec.InferenceSession(artifact)
-    token = session._sized._plan["token"]
-    assert token is not None
+    session = sparsec.InferenceSession(sparsec.compile(model, tune="off", verify=False, **options))
+    assert runs_without_a_machine(session)
     ids, keys, values = decoder_feeds(1, 3, 2).values()
     for tokens in (3, 1, 1, 2, 1):
         feeds = {"ids": ids[:, :tokens], "keys": keys, "values": values}
         if text == GROUPED:
             feeds["mask"] = np.ones((1, keys.shape[2] + tokens), np.int64)
-        assert max(errors(session, model, feeds)) < 1e-5
+        assert max(errors(session, model, feeds)) < (2e-2 if "precision" in options else 1e-5)
         _, keys, values = session.run(None, feeds)
+
+
+def test_one_token_whose_mask_names_its_length_otherwise_is_one_function():
+    model = model_of(GIVEN)
+    session = sparsec.InferenceSession(sparsec.compile(model, tune="off", verify=False))
+    assert runs_without_a_machine(session)
+    for past in (0, 1, 127):
+        feeds = decoder_feeds(1, 1, past)
+        for total in {past + 1, 1}:
+            mask = RNG.standard_normal((1, 1, 1, total), np.float32)
+            assert max(errors(session, model, {**feeds, "mask": mask})) < 1e-5
+        with pytest.raises(InputError):
+            session.run(None, {**feeds, "mask": np.zeros((1, 1, 1, past + 2), np.float32)})
 
 
 def test_branches_are_chosen_by_the_session():

@@ -218,11 +218,17 @@ class SizedProgram:
         return Attention(self._kernels[f"attention{number}"], about["depth"], about["width"], about["pair"],
                          about["rows"], about["threads"]).run
 
-    def start(self, arrays: Sequence[np.ndarray], sizes: Mapping[str, int]) -> dict[str | None, Any]:
-        """The values that are known before the first step; None stands for an input that is absent."""
+    def start(self, arrays: Sequence[np.ndarray], sizes: Mapping[str, int], told: Collection[str] | None = None,
+              ) -> dict[str | None, Any]:
+        """The values that are known before the first step; None stands for an input that is absent.
+
+        Of those that follow from sizes they are all, or the ones that are `told`.
+        """
         values: dict[str | None, Any] = {None: None, "": None, **self._constants}
         values.update((spec.value, array) for spec, array in zip(self.inputs, arrays, strict=True))
         for name, dtype, rank, terms in self._sizes:
+            if told is not None and name not in told:
+                continue
             numbers = [value_of(each, sizes) for each in terms]
             values[name] = np.array(numbers if rank else numbers[0], dtype)
         return values

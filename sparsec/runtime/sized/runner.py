@@ -41,8 +41,9 @@ class Signature(Protocol):
     def bind(self, feeds: Feeds) -> tuple[list[np.ndarray], dict[str, int]]:
         """The inputs in order, and the sizes of the symbols."""
 
-    def start(self, arrays: Sequence[np.ndarray], sizes: Mapping[str, int]) -> Values:
-        """The values that are known before the first step."""
+    def start(self, arrays: Sequence[np.ndarray], sizes: Mapping[str, int], told: Collection[str] | None = None,
+              ) -> Values:
+        """The values that are known before the first step; of those that follow from sizes, all or the ones `told`."""
 
 
 class Runner:
@@ -60,6 +61,8 @@ class Runner:
                  before: Sequence[Step] = (), flow: Flow | None = None) -> None:
         self._program, self._steps, self._token, self._before = program, steps, token, before
         self._flow, self._at = flow, ""
+        self._told = frozenset() if token is None else token.reads.union(
+            (each["value"] for each in program.outputs), *(step[1] for step in before))
         self._checks = [(spec.name, spec.value, spec.dtype) for spec in program.inputs]
 
     def runs_as_one(self, sizes: Mapping[str, int]) -> bool:
@@ -76,16 +79,30 @@ class Runner:
         if self._flow is not None and seconds is None and (found := self._repeated(self._flow, feeds, wanted)):
             return found
         arrays, sizes = self._program.bind(feeds)
-        values = self._program.start(arrays, sizes)
         try:
             with np.errstate(all="ignore"):
-                return self._computed(arrays, values, sizes, wanted, seconds)
+                if seconds is None and self.runs_as_one(sizes) and (found := self._as_one(arrays, sizes, wanted)):
+                    return found
+                return self._computed(arrays, self._program.start(arrays, sizes), wanted, seconds)
         except (ValueError, ArithmeticError) as error:  # of numpy, where sizes do not fit together
             listed = ", ".join(f"{name} is {size}" for name, size in sizes.items())
             fixed = "; the file may hold a size that its exporter has fixed" if "reshape" in str(error) else ""
             raise InputError(f"'{self._at}' cannot be computed where {listed}: {error}{fixed}") from error
 
-    def _computed(self, arrays: Sequence[np.ndarray], values: Values, sizes: Mapping[str, int], wanted: Sequence[int],
+    def _as_one(self, arrays: Sequence[np.ndarray], sizes: Mapping[str, int], wanted: Sequence[int],
+                ) -> list[np.ndarray] | None:
+        """The wanted outputs of one token of one text, None where the function does not take its values."""
+        assert self._token is not None
+        values = self._program.start(arrays, sizes, self._told)
+        for step in self._before:
+            self._run(step, values)
+        if not self._token.takes(values):
+            return None
+        made = self._token.run(values, sizes)
+        names = [self._program.outputs[index]["value"] for index in wanted]
+        return [values[name] if name in made else self._result(values[name], arrays) for name in names]
+
+    def _computed(self, arrays: Sequence[np.ndarray], values: Values, wanted: Sequence[int],
                   seconds: list[float] | None) -> list[np.ndarray]:
         """The wanted outputs of sizes that have not been seen, or of which nothing is kept."""
         if self._flow is not None and seconds is None:
@@ -96,13 +113,6 @@ class Runner:
                 first = None
             if first is not None:
                 return self._found(*first, arrays, wanted)
-        elif self._token is not None and seconds is None and self._token.fits(sizes):
-            for step in self._before:
-                self._run(step, values)
-            if self._token.takes(values):
-                made = self._token.run(values, sizes)
-                names = [self._program.outputs[index]["value"] for index in wanted]
-                return [values[name] if name in made else self._result(values[name], arrays) for name in names]
         for step in self._steps:
             begin = 0.0 if seconds is None else time.perf_counter()
             self._run(step, values)

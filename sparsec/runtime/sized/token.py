@@ -135,6 +135,14 @@ class Token:
         self._made = frozenset({name for name, *_ in self._outputs} | {
             present for cache in self._caches for _, present, _ in cache if present is not None})
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """The values that it is given."""
+        halves = [half for cache in self._caches for half in cache]
+        return frozenset({name for name, _ in (*self._when, *self._buffers, *self._masks)}
+                         | {mask for mask, *_ in self._lengths} | {past for past, *_ in halves}
+                         | {start for *_, start in halves if start is not None})
+
     def fits(self, sizes: Mapping[str, int]) -> bool:
         """Whether it is one token of one text that is asked for."""
         return all(value_of(terms, sizes) == 1 for terms in self._ones)

@@ -28,7 +28,7 @@ from sparsec.kernels.cpu.rows.matvec import (
 )
 from sparsec.kernels.emit.intrinsics import dot_pairs, llvm_bf16, row_bf16
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.bitmap_pairs import PAIR, BitmapPairs
 from sparsec.target import Target
@@ -38,7 +38,14 @@ UNROLL = 2  # pairs of columns per iteration
 
 @dataclass(frozen=True)
 class BitmapBf16Params(BlockedRows):
-    """A kernel."""
+    """A kernel.
+
+    Attributes:
+        widened: weights become float32 in registers, and activations are not rounded.
+
+    """
+
+    widened: bool = False
 
     @property
     def pairs(self) -> int:
@@ -57,8 +64,8 @@ def reject(layer: RowProduct, isa: Isa) -> str | None:
 
 def _params(layer: RowProduct, isa: Isa, l2_bytes: int, group: int) -> BitmapBf16Params:
     shape, vectors = layer.shape, vectors_of(layer.shape, isa, group)
-    p = BitmapBf16Params(shape, vectors, isa.lanes, isa.threads, streams=streams_of(shape, vectors, isa, group),
-                         group=group)
+    p = BitmapBf16Params(shape, vectors, isa.lanes, isa.threads, isa.tiles_bf16,
+                         streams=streams_of(shape, vectors, isa, group), group=group)
     iterations = p.blocks * max(1, p.pairs // UNROLL)
     return replace(p, ahead=lines_ahead(2 * layer.nonzeros, iterations, layer.network, l2_bytes))
 
@@ -91,9 +98,9 @@ def recipe(params: BitmapBf16Params) -> BitmapPairs:
     return BitmapPairs(params.vectors, params.lanes, params.threads)
 
 
-def reference(weight: np.ndarray, columns: np.ndarray, _params: BitmapBf16Params) -> np.ndarray:
-    """The product (outputs, n) of a weight and columns of activations (inputs, n), both rounded to bf16."""
-    return np.asarray(_rounded(weight) @ _rounded(columns))
+def reference(weight: np.ndarray, columns: np.ndarray, params: BitmapBf16Params) -> np.ndarray:
+    """The product (outputs, n) of a weight rounded to bf16 and columns of activations (inputs, n), as rounded."""
+    return np.asarray(_rounded(weight) @ (columns if params.widened else _rounded(columns)))
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
@@ -112,15 +119,17 @@ def build(params: BitmapBf16Params, isa: Isa) -> Kernel:
 def _emit(b: Buffers, p: BitmapBf16Params) -> None:
     height = p.blocks * p.vectors * p.lanes
     sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
-    activations = _paired(b, p)
+    step = PAIR * p.lanes
+    width = -(-p.shape.inputs // step) * step
+    activations = padded_rows(b, p.shape, width, p.lanes) if p.widened else _paired(b, p, width)
     balanced_streams(b, p, lambda blocks, *rows: _blocks(b, p, blocks, rows, activations, sums))
     finish_rows(b, p.shape, sums, height, p.lanes)
 
 
-def _paired(b: Buffers, p: BitmapBf16Params) -> tuple[Buffer, int]:
+def _paired(b: Buffers, p: BitmapBf16Params, width: int) -> tuple[Buffer, int]:
     """The activations as words of two bf16, zero behind a row's inputs, and the words of a row."""
     step = PAIR * p.lanes
-    x, stride = padded_rows(b, p.shape, -(-p.shape.inputs // step) * step, p.lanes)
+    x, stride = padded_rows(b, p.shape, width, p.lanes)
     rows = T.alloc_buffer((p.shape.batch * stride // PAIR,), "int32")
     with T.serial(0, p.shape.batch * stride // step) as vector:
         low, high = (load(x, vector * step + half * p.lanes, p.lanes) for half in range(PAIR))
@@ -131,7 +140,8 @@ def _paired(b: Buffers, p: BitmapBf16Params) -> tuple[Buffer, int]:
 def _blocks(b: Buffers, p: BitmapBf16Params, blocks: Sequence[Expr], rows: tuple[Expr, int],
             activations: tuple[Buffer, int], sums: Buffer) -> None:
     """The products of some blocks and rows of X, the first and how many, into `sums` (batch, rows of all blocks)."""
-    (words, stride), lanes, (begin, batch) = activations, p.lanes, rows
+    (source, stride), lanes, (begin, batch) = activations, p.lanes, rows
+    parts = PAIR if p.widened else 1  # of a pair of activations
     totals, heads = registers(batch * len(blocks) * p.vectors, lanes), registers(len(blocks), 1, "int64")
     for i in range(batch * len(blocks) * p.vectors):
         store(totals, i * lanes, splat(0.0, lanes))
@@ -147,13 +157,18 @@ def _blocks(b: Buffers, p: BitmapBf16Params, blocks: Sequence[Expr], rows: tuple
             ask_ahead(b["values"], heads[s], p.ahead)
             ask_ahead(b["bits"], (first + pair) * p.vectors, min(1, p.ahead), BITS_AHEAD)
         for k in (pair + u for u in range(count)):
-            x = [T.Bind(splat(words[(begin + n) * stride + k], lanes)) for n in range(batch)]
+            x = [[T.Bind(splat(source[(begin + n) * stride + k * parts + part], lanes)) for part in range(parts)]
+                 for n in range(batch)]
             for s, v in np.ndindex(len(blocks), p.vectors):
                 bits = T.Bind(b["bits"][(firsts[s] + k) * p.vectors + v])
                 weights = T.Bind(_expanded(b, heads[s], bits, PAIR * lanes))
                 T.buffer_store(heads, heads[s] + T.Cast("int64", T.popcount(bits)), [s])
+                factors = [T.Bind(each) for each in _floats(weights, lanes)] if p.widened else []
                 for n in range(batch):
-                    store(totals, at(n, s, v), dot_pairs(load(totals, at(n, s, v), lanes), x[n], weights))
+                    for factor, part in zip(factors, x[n], strict=False):
+                        add_to(totals, at(n, s, v), factor * part)
+                    if not p.widened:
+                        store(totals, at(n, s, v), dot_pairs(load(totals, at(n, s, v), lanes), x[n][0], weights))
 
     with T.serial(0, p.pairs // UNROLL) as iteration:
         columns(iteration * UNROLL, UNROLL)
@@ -161,6 +176,13 @@ def _blocks(b: Buffers, p: BitmapBf16Params, blocks: Sequence[Expr], rows: tuple
     for n, s, v in np.ndindex(batch, len(blocks), p.vectors):
         row = (blocks[s] * p.vectors + v) * lanes
         store(sums, (begin + n) * p.blocks * p.vectors * lanes + row, load(totals, at(n, s, v), lanes))
+
+
+def _floats(words: Expr, lanes: int) -> tuple[Expr, Expr]:
+    """The first and the second bf16 of every word."""
+    first = T.shift_left(words, splat(T.int32(16), lanes))
+    second = T.bitwise_and(words, splat(T.int32(-1 << 16), lanes))
+    return T.reinterpret(f"float32x{lanes}", first), T.reinterpret(f"float32x{lanes}", second)
 
 
 def _expanded(b: Buffers, head: Expr, bits: Expr, width: int) -> Expr:
