@@ -2,7 +2,8 @@
 """Run-time sizes beside onnxruntime on the same file, in turns in one process; models by `make_dynamic.py`.
 
     python dynamic.py encoder MODEL.onnx [--threads N] [--fixed]     batches and lengths of `LENGTHS`
-    python dynamic.py decoder MODEL.onnx [--threads N] [--precision bf16]     prefill, then tokens with their caches
+    python dynamic.py decoder MODEL.onnx [--threads N] [--precision bf16] [--row N]
+        prefill, then tokens with their caches, each behind a pause, or N in a row of which the first is not counted
     python dynamic.py text MODEL.onnx [--threads N]     the likeliest tokens are onnxruntime's, and memory does not grow
     python dynamic.py genai MODEL.onnx --genai FOLDER [--genai-python PYTHON] [--threads N] [--precision int4]
         tokens per second of `sparsec.generate` and of onnxruntime-genai on its own form of the decoder, in turns;
@@ -108,7 +109,7 @@ def decoder(path: str, arguments: argparse.Namespace) -> None:
             feeds = {"input_ids": np.random.default_rng(0).integers(0, 32000, (1, tokens)), **caches}
             print(f"past {past}, {tokens} tokens: error {error(session.run(None, feeds), ort.run(None, feeds)):.0e}")
         turns = [steps(each, caches) for each in (session, ort, *others)]
-        times = [[next(each) for each in turns] for _ in range(TOKENS)]
+        times = [[turn_of(each, arguments.row) for each in turns] for _ in range(TOKENS)]
         mine, theirs, *more = (statistics.median(each) for each in zip(*times[2:], strict=True))
         beside = "".join(f", {each.stem} {ms:.2f}" for each, ms in zip(arguments.beside, more, strict=True))
         print(f"past {past}: {mine:.2f} ms a token, onnxruntime {theirs:.2f}, ratio {theirs / mine:.2f}{beside}",
@@ -145,11 +146,16 @@ def likeliest(session: sparsec.InferenceSession | onnxruntime.InferenceSession, 
         yield int(token.item())
 
 
+def turn_of(tokens: Iterator[float], row: int) -> float:
+    """The median milliseconds of so many tokens behind a pause, without the first where there are others."""
+    time.sleep(PAUSE_SECONDS)
+    return statistics.median([next(tokens) for _ in range(row)][min(1, row - 1):])
+
+
 def steps(session: sparsec.InferenceSession | onnxruntime.InferenceSession, caches: Mapping[str, np.ndarray]):
     """The milliseconds of one token after the other, the likeliest, with the caches that come back."""
     token, caches = np.array([[1]]), dict(caches)
     while True:
-        time.sleep(PAUSE_SECONDS)
         begin = time.perf_counter()
         logits, *present = session.run(None, {"input_ids": token, **caches})
         yield 1e3 * (time.perf_counter() - begin)
@@ -187,6 +193,7 @@ def main() -> None:
     parser.add_argument("--precision")
     parser.add_argument("--artifact", type=Path)
     parser.add_argument("--beside", type=Path, action="append", default=[])
+    parser.add_argument("--row", type=int, default=1)
     parser.add_argument("--fixed", action="store_true")
     parser.add_argument("--genai", type=Path)
     parser.add_argument("--genai-python", default=sys.executable)

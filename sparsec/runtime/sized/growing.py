@@ -39,6 +39,11 @@ class Buffer:
         return tvm_runtime.load().from_dlpack(self.whole.reshape(-1).view(np.ndarray))
 
     @cached_property
+    def steps(self) -> tuple[int, ...]:
+        """Elements from one place to the next, along every axis."""
+        return tuple(stride // self.whole.itemsize for stride in self.whole.strides)
+
+    @cached_property
     def address(self) -> int:
         """Of its first element."""
         return self.whole.ctypes.data

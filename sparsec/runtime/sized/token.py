@@ -159,19 +159,20 @@ class Token:
         """Enter the outputs, and the caches with the token, into the values; their names."""
         call, keys = self._call, 0
         for halves, places, told in zip(self._caches, self._places, self._sizes, strict=True):
-            strides: list[int] = []
+            strides: tuple[int, ...] = ()
             for (past, present, _), place in zip(halves, places, strict=True):
                 array = values[past]
                 if present is None:
                     array = by_rows(array)
                     call.give(place, flat(array))
+                    steps: Sequence[int] = [stride // FLOAT for stride in array.strides]
                 else:
                     cache, array = extended(array, 1)
                     call.give_cache(place, cache)
-                    values[present] = array
-                strides += [array.strides[1] // FLOAT, array.strides[2] // FLOAT]
+                    values[present], steps = array, cache.steps
+                strides += steps[1], steps[2]
             count = array.shape[2]
-            told[:] = (count, *strides)
+            told[:] = count, *strides
             keys = max(keys, count)
         for name, buffer in self._buffers:
             buffer[:] = values[name].reshape(-1)
