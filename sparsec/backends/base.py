@@ -134,6 +134,8 @@ class Backend(ABC):
         divides: a batch may run in shares of its rows: `graph_seconds` compares them.
         sized: sizes may be such that only the run tells; `build_functions` compiles for them.
         chains: `build_functions` takes a chain.
+        rows, image_rows: the numbers of rows, and of images, that functions for run-time sizes are compiled for.
+        more_rows: others, which are compiled where they read weights that are stored for those, and take less.
         profiles: `profile` times kernels.
         measures_elsewhere: `measurer` takes a URL.
         projects: `project` makes weights 2:4.
@@ -150,6 +152,9 @@ class Backend(ABC):
     divides: ClassVar[bool] = False
     sized: ClassVar[bool] = False
     chains: ClassVar[bool] = False
+    rows: ClassVar[tuple[int, ...]] = (1, 4, 16, 64)
+    image_rows: ClassVar[tuple[int, ...]] = (1, 2, 8)
+    more_rows: ClassVar[tuple[int, ...]] = (8, 48)
     profiles: ClassVar[bool] = False
     measures_elsewhere: ClassVar[bool] = False
     projects: ClassVar[bool] = False
@@ -222,6 +227,10 @@ class Backend(ABC):
 
     # Compiling
 
+    def half(self, job: Job) -> str:  # noqa: ARG002
+        """The half-precision type of floats that stages for run-time sizes pass on, "" where that is float32."""
+        return ""
+
     @abstractmethod
     def build(self, graph: ir.Model, job: Job) -> Built:
         """Compile a planned graph.
@@ -247,10 +256,14 @@ class Backend(ABC):
                                        f"target '{job.target.name}' needs static ones; give every dimension a size "
                                        "with dims or shapes, or compile for a cpu")
 
+    def needs_of_all(self, needs: Sequence[Needs]) -> Needs:
+        """What a program of several libraries needs, of which each has needs of its own."""
+        return next(iter(needs), {})
+
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
-                            winograds: Sequence[Winograd] = ()) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
-        """The library of kernels for run-time sizes, its object files' sizes, and what the scratch of attention is.
+                            winograds: Sequence[Winograd] = ()) -> tuple[Functions, Mapping[str, object]]:
+        """The library of kernels for run-time sizes, and what calls of attention are told of its kernels.
 
         Args:
             attentions: of each what the kernel computes.

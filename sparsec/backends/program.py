@@ -111,11 +111,12 @@ class Function:
 
 @dataclass(frozen=True)
 class Functions:
-    """A compiled library of several functions, as `Program` describes one."""
+    """A compiled library of several functions, and what it needs, as `Program` describes one."""
 
     library: bytes
     objects: tuple[int, ...]
     functions: tuple[Function, ...]
+    needs: Needs = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

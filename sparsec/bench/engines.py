@@ -55,9 +55,9 @@ def _onnxruntime_by(path: str, feeds: Feeds, threads: int, *, provider: str) -> 
     return _by_the_clock(lambda: session.run(None, feeds))
 
 
-def own_engines(backend: Backend) -> list[str]:
-    """The names under which sparsec's programs of a backend are timed."""
-    return ["sparsec", _alone(backend)] if backend.device else ["sparsec"]
+def own_engines(backend: Backend, *, alone: bool) -> list[str]:
+    """The names under which sparsec's programs of a backend are timed, on its device `alone` as well."""
+    return ["sparsec", _alone(backend)] if backend.device and alone else ["sparsec"]
 
 
 def onnxruntime_for(backend: Backend) -> str:

@@ -214,6 +214,7 @@ def _measure(path: Path, beside: Path | None, feeds: Path | None, threads: int, 
              shapes: Sequence[str], streams: int, dims: Mapping[str, int] | None) -> list[Latency]:
     """Time an artifact, beside onnxruntime where there is a model; where that is doubted, it may be another's."""
     from sparsec.artifact.file import Artifact
+    from sparsec.backends.program import SIZED
     from sparsec.compiler.portable import build_once
 
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
@@ -226,7 +227,8 @@ def _measure(path: Path, beside: Path | None, feeds: Path | None, threads: int, 
             built.save(own)
         backend = backend_named(artifact.manifest.target)
         backend.check(artifact.manifest.needs)
-        files = dict.fromkeys(own_engines(backend)[:None if streams == 1 else 1], str(own))
+        alone = streams == 1 and artifact.manifest.entry != SIZED
+        files = dict.fromkeys(own_engines(backend, alone=alone), str(own))
         arrays = options.inputs_for(artifact, feeds, shapes, dims)
         for line in tables.single(artifact.report, threads):
             console.print(f"sparsec {line}\n")

@@ -106,7 +106,7 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
                     stages: Sequence[Stage]) -> Artifact:
     """The artifact of a model with sizes that only the run tells: its static stages are compiled one by one."""
     job = simplified.job
-    if not options.backend.sized:
+    if not options.backend.sized or options.backend.device:
         raise UnsupportedOperatorError(f"sizes in the model are known at run time only, and target '{job.target.name}' "
                                        "needs static ones; compile for a cpu")
     precision = None if options.precision in INTEGERS else options.precision

@@ -2,7 +2,7 @@
 
 An annotation is defined once, beside the type of what it holds: `graph.layout.LAYOUT` (where a value lies),
 `cost.plan.CHOICE` (the kernel of a layer), `kernels.cpu.products.layer.RANGES` (what calibrates a layer), and
-`OUTSIDE`, `NARROW` and `NETWORK` here.
+`OUTSIDE`, `NARROW`, `HALF` and `NETWORK` here.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ OUTSIDE = Annotation[str]("outside")
 
 NARROW = Annotation[str]("narrow")
 """What a node without weights multiplies with, where `precision` has made that fewer bits; the lowering says so."""
+
+HALF = Annotation[str]("half")
+"""The half-precision type that a value of floats is stored in between the stages of a model for run-time sizes."""
 
 NETWORK = Annotation[float]("network")
 """All weights that an inference reads, as a multiple of this layer's: what drives these out of the caches."""

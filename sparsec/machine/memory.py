@@ -43,6 +43,52 @@ class Recorded(Protocol):
         """Run from addresses there (None: from the buffer) to such, in the order of the caller's stream."""
 
 
+@dataclass(frozen=True)
+class Launch:
+    """A call of a kernel.
+
+    Attributes:
+        function: of a library.
+        arguments: tensors, as `Lane.view` gives them, and numbers.
+
+    """
+
+    function: Callable[..., Any]
+    arguments: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A copy between an array in pinned memory and a device's.
+
+    Attributes:
+        array: on the processor.
+        tensor: as large on the device.
+        back: from the device.
+
+    """
+
+    array: np.ndarray
+    tensor: Any
+    back: bool
+
+
+class Lane(Protocol):
+    """A stream of a device with what was recorded on it; it serves one call at a time."""
+
+    def allocate(self, nbytes: int) -> Any:
+        """Memory of the device."""
+
+    def pinned(self, nbytes: int) -> np.ndarray:
+        """Bytes of the processor's memory that the device reads and writes."""
+
+    def view(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: str) -> Any:
+        """The tensor in a memory or tensor from some byte on."""
+
+    def record(self, work: Sequence[Launch | Transfer]) -> Callable[[], None]:
+        """Do some work in order and wait for it; the result does it again, and waits, too."""
+
+
 def _unguarded(_nbytes: int) -> AbstractContextManager[None]:
     """In place of a guard where running out of memory is the system's to tell."""
     return nullcontext()
@@ -62,6 +108,7 @@ class Memory:
         record: records an entry function with its constants, given the inputs in this memory, arrays of their shapes
             and element types, and the number of outputs; None where programs run as they are.
         guard: what is done within needs so many bytes; says so where the memory does not hold them.
+        lane: makes what calls of programs for run-time sizes run on; None where they run as they are.
 
     """
 
@@ -70,6 +117,7 @@ class Memory:
     fetch: Callable[[Any, frozenset[int]], np.ndarray]
     record: Recorder | None = None
     guard: Callable[[int], AbstractContextManager[None]] = _unguarded
+    lane: Callable[[], Lane] | None = None
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
@@ -129,7 +177,8 @@ def placer(memory: Memory, arrays: Sequence[np.ndarray]) -> Callable[[np.ndarray
 
 
 def on_device(kind: int, number: int = 0, record: Recorder | None = None,
-              guard: Callable[[int], AbstractContextManager[None]] = _unguarded) -> Memory:
+              guard: Callable[[int], AbstractContextManager[None]] = _unguarded,
+              lane: Callable[[], Lane] | None = None) -> Memory:
     """The memory of a device, to and from which everything is copied; TVM's runtime for it has been loaded."""
     import tvm_ffi
 
@@ -149,4 +198,4 @@ def on_device(kind: int, number: int = 0, record: Recorder | None = None,
         bring(tensor, ctypes.c_void_p(array.ctypes.data), array.nbytes)
         return array
 
-    return Memory((kind, number, _POOLED_ALLOCATOR, CPU, 0, _POOLED_ALLOCATOR), place, fetch, record, guard)
+    return Memory((kind, number, _POOLED_ALLOCATOR, CPU, 0, _POOLED_ALLOCATOR), place, fetch, record, guard, lane)

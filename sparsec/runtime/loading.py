@@ -13,7 +13,7 @@ import numpy as np
 
 from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import PACKED, PORTABLE, Constant, Manifest
-from sparsec.backends.program import BIND, CALL
+from sparsec.backends.program import BIND, CALL, UNKNOWN
 from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError
 from sparsec.machine import huge_pages, tvm_runtime
@@ -137,7 +137,7 @@ def _recorded(machine: Any, arrays: Sequence[np.ndarray], constants: Sequence[An
 
 def own_bytes(manifest: Manifest) -> int:
     """What a program needs of a device's memory for every call that is in flight."""
-    specs = (*manifest.inputs, *manifest.outputs)
+    specs = [spec for spec in (*manifest.inputs, *manifest.outputs) if UNKNOWN not in spec.shape]
     workspace = sum(each for each in manifest.needs.get("workspace", ()) if isinstance(each, int))
     return workspace + sum(math.prod(spec.shape) * element_type(spec.dtype).itemsize for spec in specs)
 

@@ -81,7 +81,8 @@ class InferenceSession:
             self._memory, self._staged = memory_of(artifact), manifest.entry == STAGES
             self._fetch: Callable[..., np.ndarray] = self._memory.fetch
             self._get_item: Callable[..., Any] = tvm_runtime.load().get_item
-            self._sized = _sized_program(artifact, self._memory) if manifest.entry == SIZED else None
+            with self._memory.guard(all_bytes(artifact)):
+                self._sized = _sized_program(artifact, self._memory) if manifest.entry == SIZED else None
             if self._sized is not None:
                 self._engines = self._open_sized(self._sized)
             else:
@@ -320,6 +321,9 @@ class InferenceSession:
         """
         if not isinstance(feeds, Mapping):
             raise wrong_type("feeds", feeds, "a dict of tensors by the names of the inputs")
+        if self._sized is not None:
+            raise UsageError("an artifact for run-time sizes takes arrays, on a GPU as well: give them to `run`, or "
+                             "compile the model for fixed sizes")
         if self._memory.record is None:
             raise UsageError("the artifact was not compiled for a GPU, where tensors could be; give arrays to `run`")
         if (session := self._buckets.session(device.shapes(self._inputs, feeds), feeds)) is not None:

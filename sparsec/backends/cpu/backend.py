@@ -103,7 +103,7 @@ class CpuBackend(Backend):
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
-                            winograds: Sequence[Winograd] = ()) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
+                            winograds: Sequence[Winograd] = ()) -> tuple[Functions, Mapping[str, object]]:
         """Kernels by the name of their number."""
         from sparsec.backends.cpu import replay
         from sparsec.backends.cpu.build import build_kernels
@@ -130,7 +130,7 @@ class CpuBackend(Backend):
         built[REPLAY] = replay.build()
         scratch = {"pair": sized_attention.padded(1, isa), "rows": sized_attention.heights(isa)[0],
                    "threads": isa.threads}
-        return (*build_kernels(built, job.target), scratch)
+        return Functions(*build_kernels(built, job.target), ()), scratch
 
     def winograd(self, weight: np.ndarray, job: Job, pixels: int) -> PackedWinograd | None:
         """By the kernel of `kernels.cpu.tensors.sized_winograd`, in the width that is predicted to be the fastest."""

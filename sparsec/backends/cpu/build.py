@@ -19,12 +19,12 @@ from tvm.target import codegen
 from sparsec.backends.cpu.direct import direct, kernels_called, workspace_of
 from sparsec.backends.cpu.entry import in_parts
 from sparsec.backends.cpu.huge_storages import huge_storages
-from sparsec.backends.cpu.planned import recording
 from sparsec.backends.cpu.schedule import schedule_kernels
 from sparsec.backends.program import BIND, CALL, Calls, Function, Functions, Program
 from sparsec.backends.relax import passes
 from sparsec.backends.relax.export import Beside, export, linker
 from sparsec.backends.relax.lower import Lowered
+from sparsec.backends.relax.planned import recording
 from sparsec.errors import ToolchainError
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.target import SVE_256, Target

@@ -19,8 +19,8 @@ from tvm import relax, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.backends.cpu.planned import NotPlain, Planned, Tensor, described
 from sparsec.backends.program import BIND, CALL
+from sparsec.backends.relax.planned import NotPlain, Planned, Tensor, described
 from sparsec.machine.memory import ALIGNMENT, element_type
 
 _ENTRY = "main"

@@ -17,7 +17,7 @@ from sparsec.backends.cpu.lowerings import LOWERINGS
 from sparsec.backends.cpu.tensors import KERNELS
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import lower_operator
-from sparsec.backends.relax.lower import Lowered, Part, emit_function, lower_in
+from sparsec.backends.relax.lower import Lowered, emit_function, lower_in, part_of
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.large import streams
 from sparsec.graph.layout import Plain
@@ -58,8 +58,7 @@ def lower_parts(model: ir.Model, parts: Sequence[tuple[Sequence[ir.Value], Seque
     functions, own = [], []
     for number, (inputs, outputs) in enumerate(parts):
         context, name = first.sibling(), f"part{number}"
-        part = Part(_behind(model, inputs, outputs), tuple(inputs), tuple(outputs))
-        emit_function(context, name, part, model.opset_imports, partial(_result, set()))
+        emit_function(context, name, part_of(model, inputs, outputs), model.opset_imports, partial(_result, set()))
         functions.append((name, len(inputs), tuple(context.constants.values())))
         own.append((name, context.constants))
     if chain is not None:
@@ -68,18 +67,6 @@ def lower_parts(model: ir.Model, parts: Sequence[tuple[Sequence[ir.Value], Seque
     for name, count, _ in functions:
         module[name] = module[name].with_attr("num_input", count)
     return module, [(name, constants) for name, _, constants in functions]
-
-
-def _behind(model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> tuple[ir.Node, ...]:
-    """The nodes between inputs and outputs, in order."""
-    needed, waiting = set[ir.Node](), list(outputs)
-    while waiting:
-        value = waiting.pop()
-        node = value.producer()
-        if node is not None and node not in needed and value not in inputs:
-            needed.add(node)
-            waiting += [each for each in node.inputs if each is not None]
-    return tuple(node for node in model.graph if node in needed)
 
 
 def _lower_node(context: LoweringContext, node: ir.Node) -> None:

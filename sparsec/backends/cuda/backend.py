@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sparsec.backends.base import Backend, Built, KernelTime
 from sparsec.backends.cuda import driver
 from sparsec.backends.job import Feeds, Job, Measurer
-from sparsec.backends.program import Needs
+from sparsec.backends.program import Functions, Needs
 from sparsec.cost.precisions import GPU_PRECISIONS
-from sparsec.errors import ArtifactError
+from sparsec.errors import ArtifactError, UnsupportedOperatorError
 from sparsec.machine.memory import Memory
 from sparsec.target import Target
 
 if TYPE_CHECKING:  # see `backends.base`
     import onnx_ir as ir
 
+    from sparsec.backends.chain import Chain
     from sparsec.cost.calibration import Calibration
     from sparsec.cost.option import Option
+    from sparsec.graph.sized import Attention, Winograd
 
 
 class CudaBackend(Backend):
@@ -28,7 +30,10 @@ class CudaBackend(Backend):
     kind = "cuda"
     precisions = GPU_PRECISIONS
     goals = ("latency",)
-    explains = profiles = projects = True
+    explains = profiles = projects = sized = True
+    rows = (1, 16, 128, 1024)
+    image_rows = (1, 8)
+    more_rows = ()
     device = "GPU"
     provider = "CUDAExecutionProvider"
 
@@ -95,6 +100,46 @@ class CudaBackend(Backend):
         lowered = lower(graph, job.target, job.precision)
         job.announce("build")
         return Built(build(lowered))
+
+    def half(self, job: Job) -> str:
+        """That of the tensor cores' operands."""
+        from sparsec.kernels.cuda.params import HALVES
+
+        return HALVES[job.precision]
+
+    def node_seconds(self, graph: ir.Graph, job: Job) -> Iterable[tuple[ir.Node, float]]:  # noqa: ARG002
+        """Of products what is predicted or was measured, of others a launch."""
+        from sparsec.backends.cuda.planning import node_seconds
+
+        return node_seconds(graph)
+
+    def build_functions(self, graph: ir.Model, job: Job,
+                        parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]],
+                        chain: Chain | None = None) -> Functions:  # noqa: ARG002 - there are none here
+        """A shared object with code for every architecture."""
+        from sparsec.backends.cuda.build import build_functions
+        from sparsec.backends.cuda.lower import lower_parts
+
+        return build_functions(*lower_parts(graph, parts, job.target, job.precision), job.target)
+
+    def needs_of_all(self, needs: Sequence[Needs]) -> Needs:
+        """Those of code that runs on one architecture alone, where there is such."""
+        return max(needs, key=lambda each: any(driver.is_exact(str(arch)) for arch in each["archs"]), default={})
+
+    def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
+                            job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
+                            winograds: Sequence[Winograd] = (),  # noqa: ARG002 - `winograd` offers none
+                            ) -> tuple[Functions, Mapping[str, object]]:
+        """Kernels by the names of their numbers; copies."""
+        from sparsec.backends.cuda.between import build
+
+        refused = {"scales of dynamic quantisation": levels,
+                   "non-maximum suppression": suppression, "images whose height and width only the run tells": windows}
+        if absent := [what for what, asked in refused.items() if asked]:
+            raise UnsupportedOperatorError(f"target '{job.target.name}' has no kernels for {' and '.join(absent)} at "
+                                           "sizes that only the run tells; give every dimension a size with dims or "
+                                           "shapes, or compile for a cpu")
+        return build(attentions, rotations, job.target, self.half(job))
 
     def reject_needs(self, needs: Needs) -> str | None:
         """Whether they are architectures, and the two parts of a version."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import tvm
 import tvm_ffi
-from tvm import relax
+from tvm import relax, tirx
 from tvm.s_tir import dlight
 from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipeline
 
@@ -15,11 +16,12 @@ from sparsec.backends.cuda import storages
 from sparsec.backends.cuda.driver import is_exact
 from sparsec.backends.cuda.library import build_library
 from sparsec.backends.cuda.toolchain import version
-from sparsec.backends.program import Program
+from sparsec.backends.program import Calls, Function, Functions, Needs, Program
 from sparsec.backends.relax import passes
 from sparsec.backends.relax.context import HAND_WRITTEN
 from sparsec.backends.relax.ieee import IN_A_ROW, keep_nan
 from sparsec.backends.relax.lower import Lowered
+from sparsec.backends.relax.planned import recording
 from sparsec.errors import SparsecError
 from sparsec.kernels.cuda.pipeline import ARCHITECTURE
 from sparsec.target import Target
@@ -42,8 +44,52 @@ def build(lowered: Lowered, mode: str = "compiled") -> Program:
     archs = architectures(lowered.module, lowered.target)
     library, objects = build_library(executable, archs)
     return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects,
-                   needs={"archs": archs, "ptx": () if any(map(is_exact, archs)) else version(),
-                          "workspace": (int(module[storages.STORAGES].attrs[storages.WORKSPACE]),)})
+                   needs=needs_of(archs, int(module[storages.STORAGES].attrs[storages.WORKSPACE])))
+
+
+def build_functions(module: tvm.IRModule, functions: Sequence[tuple[str, tuple[np.ndarray, ...]]],
+                    target: Target) -> Functions:
+    """Compile a module of functions, each with its constants, that sessions call kernel by kernel.
+
+    Raises:
+        ToolchainError: as `build`.
+
+    """
+    calls: dict[str, Calls] = {}
+    with settings(target) as cuda:
+        noting = recording({name for name, _ in functions}, calls)
+        module = tvm.transform.Sequential([*scheduling(), *passes.finishing(noting)])(module)
+        archs = architectures(module, target)
+        library, objects = compiled(module, cuda, archs)
+    for name, _ in functions:
+        if name not in calls:
+            raise SparsecError(f"a stage of the model for '{target.name}' does more than to call kernels ({name}); "
+                               "please report the model, which compiles for fixed sizes (dims or shapes)")
+    return Functions(library, objects, tuple(Function(name, constants, calls[name]) for name, constants in functions),
+                     needs_of(archs))
+
+
+def build_kernels(kernels: Mapping[str, tirx.PrimFunc], target: Target) -> Functions:
+    """Compile kernels that are called by themselves, by name."""
+    named = {name: kernel.without_attr("tirx.private").with_attr({"global_symbol": name, HAND_WRITTEN: True})
+             for name, kernel in kernels.items()}
+    with settings(target) as cuda:
+        library, objects = compiled(tvm.IRModule(named), cuda, target.archs)
+    return Functions(library, objects, (), needs_of(target.archs))
+
+
+def compiled(module: tvm.IRModule, target: tvm.target.Target, archs: Sequence[str]) -> tuple[bytes, tuple[int, ...]]:
+    """The library of a module whose Relax passes have run, if it has functions of Relax."""
+    if any(isinstance(function, relax.Function) for function in module.functions.values()):
+        executable = relax.build(module, target, relax_pipeline=None, tir_pipeline=PIPELINE)
+    else:
+        executable = tvm.compile(module, target=target, tir_pipeline=PIPELINE)
+    return build_library(executable, archs)
+
+
+def needs_of(archs: tuple[str, ...], workspace: int = 0) -> Needs:
+    """What code for these architectures needs of a machine."""
+    return {"archs": archs, "ptx": () if any(map(is_exact, archs)) else version(), "workspace": (workspace,)}
 
 
 def architectures(module: tvm.IRModule, target: Target) -> tuple[str, ...]:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import onnx_ir as ir
 from tvm import relax, tirx
 
 from sparsec.backends.relax.context import HAND_WRITTEN, OPAQUE, LoweringContext
+from sparsec.graph.annotations import HALF
 from sparsec.graph.nodes import optional
 from sparsec.graph.operators.schema import DOMAIN
 
@@ -41,6 +43,16 @@ class CudaContext(LoweringContext):
     channels_last: set[ir.Value] = field(default_factory=set)
     moving: bool = False
     _halves: dict[ir.Value, relax.Expr] = field(default_factory=dict)
+
+    def sibling(self) -> Self:
+        """A context for another function of the same module."""
+        own = super().sibling()
+        own.channels_last, own._halves = set(), {}  # noqa: SLF001 - of this class
+        return own
+
+    def given(self, value: ir.Value) -> str:
+        """What other stages compute arrives in half precision."""
+        return HALF.get(value) or super().given(value)
 
     def launch(self, prim_func: tirx.PrimFunc, args: Sequence[relax.Expr], outputs: Sequence[tuple[int, str]],
                name: str = "product") -> relax.Expr:
@@ -123,9 +135,12 @@ def dtype_of(expr: relax.Expr) -> str:
     return str(expr.ty.dtype)
 
 
-def narrow_values(nodes: Iterable[ir.Node]) -> frozenset[ir.Value]:
-    """The float32 values of sorted nodes that come from tensor cores, depend on those, or go into them."""
-    narrow: set[ir.Value] = set()
+def narrow_values(nodes: Iterable[ir.Node], arriving: Iterable[ir.Value] = ()) -> frozenset[ir.Value]:
+    """The float32 values of sorted nodes that come from tensor cores, depend on those, or go into them.
+
+    Values that arrive in half precision are such, too.
+    """
+    narrow: set[ir.Value] = set(arriving)
     for node in nodes:
         read = PRODUCTS.get(node.op_type, ()) if node.domain == DOMAIN else ()
         values = [node.inputs[index] for index in read if index < len(node.inputs)]
@@ -141,4 +156,4 @@ def is_only_output(value: ir.Value) -> bool:
     node = value.producer()
     made = node is not None and (node.op_type == "LayerNormalization" or (
         node.domain == DOMAIN and node.op_type == "MatMul" and optional(node, 3) is None))
-    return made and value.is_graph_output() and not value.uses()
+    return made and value.is_graph_output() and not value.uses() and HALF.get(value) is None

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from sparsec.backends.cuda import cudart, driver
 from sparsec.backends.cuda.graphs import Graph
+from sparsec.backends.cuda.lanes import Lane
 from sparsec.errors import DeviceError
 from sparsec.machine.memory import CUDA, Memory, on_device
 
@@ -21,7 +22,7 @@ def open_memory(archs: Sequence[str], ptx: tuple[int, ...]) -> Memory:
     """
     driver.check(driver.probe(), archs, ptx)
     driver.load_runtime()
-    return on_device(CUDA, record=Graph, guard=guard)
+    return on_device(CUDA, record=Graph, guard=guard, lane=Lane)
 
 
 @contextmanager

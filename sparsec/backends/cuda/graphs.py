@@ -32,6 +32,17 @@ def _count_fork() -> None:
 os.register_at_fork(after_in_child=_count_fork)
 
 
+def forks() -> int:
+    """How many lie between this process and the one that imported the module."""
+    return _forks[0]
+
+
+def refuse_fork(born: int) -> None:
+    """Raises DeviceError in a process that was forked since there were so many forks."""
+    if born != _forks[0]:
+        raise DeviceError("CUDA does not survive a fork; open the session in the process that runs it")
+
+
 class Graph:
     """A recorded program.
 
@@ -54,7 +65,7 @@ class Graph:
 
     def __init__(self, program: Callable[..., Any], tensors: Sequence[Any], arrays: Sequence[np.ndarray],
                  outputs: int) -> None:
-        self._cudart, made = driver.load_runtime(), _Made(_forks[0])
+        self._cudart, made = driver.load_runtime(), Made(_forks[0])
         weakref.finalize(self, made.release)  # before the tensors, which a run may still use
         self._made, self._stream = made, made.stream()
         self._entered, self._left = made.event(), made.event()
@@ -131,8 +142,7 @@ class Graph:
 
     def _start(self, sources: Sequence[int | None]) -> None:
         """Put the copies of the inputs and the graph on the stream."""
-        if self._made.born != _forks[0]:
-            raise DeviceError("CUDA does not survive a fork; open the session in the process that runs it")
+        refuse_fork(self._made.born)
         for each, address in zip(self._inputs, sources, strict=True):
             kind = cudart.TO_DEVICE if address is None else cudart.ON_DEVICE
             each.copy(self._do, self._stream, address, kind, back=False)
@@ -168,7 +178,7 @@ class _Copied:
         do("cudaMemcpyAsync", to, source, self._nbytes, kind, stream)
 
 
-class _Made:
+class Made:
     """What CUDA has made for a graph; a forked child has none of it."""
 
     def __init__(self, born: int) -> None:
@@ -204,7 +214,8 @@ class _Made:
         if self.born != _forks[0]:
             return
         runtime = driver.load_runtime()
-        runtime.cudaStreamSynchronize(self._stream)
+        if self._stream:
+            runtime.cudaStreamSynchronize(self._stream)
         for each in self._pinned:
             each.free()
         for destroy, made in reversed(self._handles):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 
+import numpy as np
 import onnx_ir as ir
+import tvm
 from tvm import relax
 
 from sparsec.backends.cuda import attention, conv, matmul, moving, norm, recurrent, sorting, tokens
-from sparsec.backends.cuda.context import CudaContext, narrow_values
+from sparsec.backends.cuda.context import CudaContext, dtype_of, narrow_values
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import lower_operator
-from sparsec.backends.relax.lower import Lowered, lower_in
+from sparsec.backends.relax.lower import Lowered, emit_function, lower_in, part_of
+from sparsec.graph.annotations import HALF
 from sparsec.graph.nodes import operator_of
+from sparsec.kernels.cuda import copying
 from sparsec.kernels.cuda.params import HALVES
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.target import Target
@@ -40,6 +46,53 @@ def lower(model: ir.Model, target: Target, precision: str) -> Lowered:
     context = CudaContext(relax.BlockBuilder(), isa_of(target), target, _lower_node, precision=precision,
                           half=HALVES[precision], narrow=narrow_values(model.graph))
     return lower_in(context, model, 1, LoweringContext.tensor)
+
+
+def lower_parts(model: ir.Model, parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]], target: Target,
+                precision: str) -> tuple[tvm.IRModule, list[tuple[str, tuple[np.ndarray, ...]]]]:
+    """Lower parts of a model, each from its inputs to its outputs, to functions of one module.
+
+    Inputs and outputs that are `HALF` arrive and leave so.
+
+    Returns:
+        The module, and every function's name with the constants that it takes behind the inputs.
+
+    Raises:
+        UnsupportedOperatorError: as `lower`.
+
+    """
+    arriving = [value for value in model.graph.inputs if HALF.get(value) is not None]
+    first = CudaContext(relax.BlockBuilder(), isa_of(target), target, _lower_node, precision=precision,
+                        half=HALVES[precision], narrow=narrow_values(model.graph, arriving))
+    functions = []
+    for number, (inputs, outputs) in enumerate(parts):
+        context, name = first.sibling(), f"part{number}"
+        emit_function(context, name, part_of(model, inputs, outputs), model.opset_imports, partial(_result, set()))
+        functions.append((name, len(inputs), tuple(context.constants.values())))
+    module = first.bb.get()
+    for name, count, _ in functions:
+        module[name] = module[name].with_attr("num_input", count)
+    return module, [(name, constants) for name, _, constants in functions]
+
+
+def _result(returned: set[relax.Expr], context: LoweringContext, value: ir.Value) -> relax.Expr:
+    """The expression returned for an output, as it is stored between stages, in memory of its own."""
+    assert isinstance(context, CudaContext)
+    half = HALF.get(value) is not None
+    expr = source = context.stored(value, context.shape(value)) if half else context.tensor(value)
+    while isinstance(source, relax.DataflowVar):
+        bound = context.bb.lookup_binding(source)
+        view = isinstance(bound, relax.Call) and getattr(bound.op, "name", "") == "relax.reshape"
+        if not view and not isinstance(bound, relax.Var | tvm.ir.GenericConst):
+            if source in returned:
+                break
+            returned.add(source)
+            return expr
+        source = bound.args[0] if view else bound
+    size, dtype = math.prod(context.shape(value)), dtype_of(expr)
+    first = context.constant(np.zeros(1, np.int32))
+    copy = context.launch(copying.build(size, dtype), [context.reshaped(expr, (size,)), first], [(size, dtype)], "copy")
+    return context.reshaped(copy, context.shape(value))
 
 
 def _lower_node(context: LoweringContext, node: ir.Node) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.backends.cuda import attention, conv, matmul
+from sparsec.backends.cuda.moving import VIEWS
 from sparsec.backends.cuda.products import options
+from sparsec.cost.gpu import LAUNCH_S
 from sparsec.cost.option import GpuWork, Option
+from sparsec.cost.plan import CHOICE
 from sparsec.formats.nm import columns
 from sparsec.graph.nodes import weight_array
 from sparsec.graph.operators.schema import DOMAIN
@@ -61,6 +65,13 @@ def measured(found: list[Option], reasons: dict[str, str]) -> tuple[list[Option]
 
     lost = {option.format: REST_LOSES for option in found if has_rest(option)}
     return [option for option in found if not has_rest(option)], reasons | lost
+
+
+def node_seconds(graph: ir.Graph) -> Iterator[tuple[ir.Node, float]]:
+    """The time of every node of a planned graph: of products what is known, of what is no view a launch."""
+    for node in graph:
+        choice = CHOICE.get(node)
+        yield node, LAUNCH_S * (node.op_type not in VIEWS) if choice is None else choice.winner.time_s
 
 
 def outside(node: ir.Node) -> str | None:

@@ -11,6 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +22,7 @@ from sparsec.graph.large import SMALL_BYTES, Stored, key_of, stored
 from sparsec.graph.layout import LAYOUT, PLAIN, Layout, Plain
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.emit.isa import Isa
+from sparsec.machine.memory import carrier
 from sparsec.target import Target
 
 EMBEDDED = 1024  # elements up to which a constant is compiled in, where Relax can fold it
@@ -86,7 +88,7 @@ class LoweringContext:
     _functions: dict[int, tuple[tirx.PrimFunc, relax.GlobalVar]] = field(default_factory=dict)
     _views: dict[ir.Value, dict[tuple[int, ...], relax.Expr]] = field(default_factory=dict)
 
-    def sibling(self) -> LoweringContext:
+    def sibling(self) -> Self:
         """A context for another function of the same module, which shares the kernels."""
         return replace(self, env={}, arrays={}, ranges={}, constants={}, node=None, calls=[], _by_digest={}, _views={})
 
@@ -118,6 +120,10 @@ class LoweringContext:
         if value.dtype is None or not isinstance(value.type, ir.TensorType):
             raise UnsupportedOperatorError(f"'{value.name}' is not a tensor of a known element type")
         return value.dtype.numpy().name
+
+    def given(self, value: ir.Value) -> str:
+        """The element type that an input of a function arrives in."""
+        return carrier(self.dtype(value))
 
     def constant(self, array: np.ndarray) -> relax.Expr:
         """A runtime constant: a parameter of `main` that the program's `constants` fill; equal arrays share one."""

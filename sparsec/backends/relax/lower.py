@@ -18,7 +18,6 @@ from sparsec.backends.relax.context import LoweringContext
 from sparsec.errors import UnsupportedOperatorError, counted
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.nodes import operator_of
-from sparsec.machine.memory import carrier
 from sparsec.target import Target
 
 
@@ -59,6 +58,18 @@ class Part:
     outputs: tuple[ir.Value, ...]
 
 
+def part_of(model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> Part:
+    """The nodes between inputs and outputs."""
+    needed, waiting = set[ir.Node](), list(outputs)
+    while waiting:
+        value = waiting.pop()
+        node = value.producer()
+        if node is not None and node not in needed and value not in inputs:
+            needed.add(node)
+            waiting += [each for each in node.inputs if each is not None]
+    return Part(tuple(node for node in model.graph if node in needed), tuple(inputs), tuple(outputs))
+
+
 def emit_function(context: LoweringContext, name: str, part: Part, opsets: Mapping[str, int],
                   result: Callable[[LoweringContext, ir.Value], relax.Expr]) -> None:
     """Add the function of a part, which takes its inputs and then the context's constants, to the module."""
@@ -95,7 +106,7 @@ def _lower_nodes(context: LoweringContext, nodes: Sequence[ir.Node], opsets: Map
 
 def _parameter(context: LoweringContext, value: ir.Value, name: str) -> relax.Var:
     """The parameter of `main` for an input of the model."""
-    parameter = relax.Var(name, relax.TensorType(context.shape(value), carrier(context.dtype(value))))
+    parameter = relax.Var(name, relax.TensorType(context.shape(value), context.given(value)))
     context.bind(value, parameter)
     return parameter
 

@@ -16,7 +16,7 @@ from sparsec.analysis.symbols.inference import infer_symbols
 from sparsec.analysis.symbols.known import Symbols
 from sparsec.backends.base import Backend, LayerReport
 from sparsec.backends.job import Announce, Job
-from sparsec.backends.program import SIZED, UNKNOWN, Calls, Function, Functions, Program, TensorSpec
+from sparsec.backends.program import SIZED, UNKNOWN, Calls, Function, Functions, Needs, Program, TensorSpec
 from sparsec.compiler.outside import WEIGHTED, in_bodies, left_as_operators
 from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import Stored
@@ -25,6 +25,7 @@ from sparsec.compiler.report import Outside
 from sparsec.compiler.samples import advised
 from sparsec.compiler.sized.attention import fuse_attention
 from sparsec.compiler.sized.codes import round_for_layers, round_once, split_dynamic
+from sparsec.compiler.sized.device import left_to_processor, mark_halves
 from sparsec.compiler.sized.images import rows_of_images
 from sparsec.compiler.sized.movement import shorten_moves, sink_rows
 from sparsec.compiler.sized.plan import Plan, write
@@ -48,16 +49,10 @@ from sparsec.graph.sized import LEVELS, SIZED_DOMAIN
 from sparsec.passes.context import Context, Report
 from sparsec.runtime.sized.rows import Splitter
 
-ROWS = (1, 4, 16, 64)
-"""The numbers of rows that functions are compiled for."""
-IMAGE_ROWS = (1, 2, 8)
-"""The same where rows are images."""
-MORE_ROWS = (8, 48)
-"""Others, which are compiled where they read weights that are stored for those, and take `WORTH` less."""
 WORTH = 0.1
-"""The share of the time of calls for other numbers of rows that one of `MORE_ROWS` saves at least."""
+"""The share of the time of calls for other numbers of rows that one of a backend's `more_rows` saves at least."""
 UNSTORED = 0.05
-"""The share of its weights that one of `MORE_ROWS` may store anew."""
+"""The share of its weights that one of these may store anew."""
 PLANNED = 0.3
 """The share of the time for a number of rows that its plan takes, the rest of which is building."""
 CALL_S = 3e-6
@@ -167,16 +162,18 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], job: Job, con
     RemoveUnusedNodesPass()(model)
     round_for_layers(model.graph, symbols)
     stages = stages_of(model.graph, symbols)
+    if half := backend.half(job):
+        mark_halves(stages, half)
     plan = write(model, stages, symbols, limits)
-    return Staged(symbols, stages, plan, [stage for stage in plan.stages if isinstance(stage, RowStage)], fixed,
-                  convolutions)
+    return Staged(symbols, stages, plan, plan.stages_of_rows, fixed, convolutions)
 
 
 def row_plans(model: ir.Model, found: Staged, job: Job, context: Context, backend: Backend,
               limits: Mapping[str, tuple[int, int]]) -> Iterator[RowPlan]:
     """How the layers of a staged model run, for every number of rows that is compiled."""
-    main = _counts(found.compiled, limits)
-    more = [count for count in MORE_ROWS if count < max(main, default=0)] if main != IMAGE_ROWS[:len(main)] else []
+    main = _counts(found.compiled, limits, backend)
+    more = [count for count in backend.more_rows if count < max(main, default=0)
+            ] if main != backend.image_rows[:len(main)] else []
     more = [] if found.plan.recurrences else more
     stored: set[tuple[str, Hashable]] = set()
     seconds: dict[int, float] = {}
@@ -193,6 +190,7 @@ def row_plans(model: ir.Model, found: Staged, job: Job, context: Context, backen
         own = replace(job, generated=[random_feeds(whole.model)], real=(),
                       announce=_for_rows(job.announce, count, place, len(main) + len(more)))
         passes = run_passes(whole.model, context, phase=Phase.SPECIALISE)
+        whole.store_halves()
         left = tuple(replace(each, layer=original(each.layer))
                      for each in left_as_operators(whole.model.graph, passes))
         layers = plan_layers(whole.model, own, backend, backend.judge(whole.model, own),
@@ -246,17 +244,20 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     """
     found = staged(model, limits, job, context, backend)
     plan, compiled = found.plan, found.compiled
+    left = left_to_processor(model.graph, plan.stages, job.target.name) if backend.device else []
     token = token_of(model.graph, plan.stages, found.symbols) if backend.chains and compiled else None
     plan.fields["token"] = None if token is None else {**token.fields, "before": _steps(plan, token)}
     layers = [*found.convolutions.layers]
     reports: list[Report] = []
-    left: list[Outside] = []
+    needs: list[Needs] = []
     plan.fields["rows"] = []
+    plan.fields["kernels"] = _kernels(plan, job, backend, needs)
     numbers: dict[bytes, int] = {}
     for each in row_plans(model, found, job, context, backend, limits):
         chain = token.chain if token is not None and each.count == 1 else None
         each.job.announce("build")
         functions = backend.build_functions(each.whole.model, each.job, each.whole.parts(), chain)
+        needs.append(functions.needs)
         plan.fields["rows"].append({"count": each.count, "seconds": each.seconds(backend),
                                     **_placed(plan, functions, numbers)})
         if each.recurrences:
@@ -266,9 +267,8 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
                    for row in each.layers]
         reports += each.passes
         left += each.outside
-    plan.fields["kernels"] = _kernels(plan, job, backend)
     program = Program(b"", SIZED, plan.program(), _specs(model.graph.inputs, input_names(model)),
-                      _specs(model.graph.outputs, output_names(model)))
+                      _specs(model.graph.outputs, output_names(model)), needs=backend.needs_of_all(needs))
     return Sized(program, tuple(layers), tuple(outside(found, model.graph, left)), tuple(reports))
 
 
@@ -320,17 +320,22 @@ def original(layer: str) -> str:
     return re.sub(r"@\d+$", "", layer)
 
 
-def _kernels(plan: Plan, job: Job, backend: Backend) -> dict[str, object] | None:
-    """The library of the kernels between stages, and of what calls all kernels; None where there are none."""
+def _kernels(plan: Plan, job: Job, backend: Backend, needs: list[Needs]) -> dict[str, object] | None:
+    """The library of the kernels between stages, and of what calls all kernels; None where there are none.
+
+    What it needs of a machine is added to `needs`.
+    """
     if not (plan.attentions or plan.rotations or plan.windows or plan.suppresses or plan.winograds
-            or plan.fields["rows"]):
+            or plan.stages_of_rows):
         return None
     finds = any(step["op"] == f"{SIZED_DOMAIN}::{LEVELS}" for step in plan.fields["steps"])
-    library, objects, scratch = backend.build_sized_kernels(plan.attentions, plan.rotations, job, levels=finds,
-                                                          windows=plan.windows, suppression=plan.suppresses,
-                                                          winograds=plan.winograds)
-    return {"library": plan.array(np.frombuffer(library, np.uint8)), "objects": list(objects),
-            "attention": [{"depth": each.depth, "width": each.width, **scratch} for each in plan.attentions]}
+    built, told = backend.build_sized_kernels(plan.attentions, plan.rotations, job, levels=finds,
+                                              windows=plan.windows, suppression=plan.suppresses,
+                                              winograds=plan.winograds)
+    needs.append(built.needs)
+    return {"library": plan.array(np.frombuffer(built.library, np.uint8)), "objects": list(built.objects),
+            "half": backend.half(job),
+            "attention": [{"depth": each.depth, "width": each.width, **told} for each in plan.attentions]}
 
 
 def _steps(plan: Plan, token: Token) -> list[int]:
@@ -338,12 +343,12 @@ def _steps(plan: Plan, token: Token) -> list[int]:
     return [number for number, stage in zip(plan.numbers, plan.stages, strict=True) if stage in token.before]
 
 
-def _counts(stages: Sequence[RowStage], limits: Mapping[str, tuple[int, int]]) -> tuple[int, ...]:
+def _counts(stages: Sequence[RowStage], limits: Mapping[str, tuple[int, int]], backend: Backend) -> tuple[int, ...]:
     """The numbers of rows to compile for: no more than one that has as many as there can be."""
     if not stages:
         return ()
     images = any(node.op_type in ("Conv", "ConvTranspose") for stage in stages for node in stage.nodes)
-    counts = IMAGE_ROWS if images else ROWS
+    counts = backend.image_rows if images else backend.rows
     largest = {name: limit[1] for name, limit in limits.items()}
     most = max(math.prod(size.value(largest) if size.symbols <= largest.keys() else counts[-1]
                          for size in stage.rows.lead) for stage in stages)

@@ -19,6 +19,7 @@ from sparsec.compiler.sized.rows import leading
 from sparsec.compiler.sized.simplify import known_data
 from sparsec.compiler.sized.stage import RowStage, Stage
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.annotations import HALF
 from sparsec.graph.constants import constant
 from sparsec.graph.guards import Guard, guards, is_select
 from sparsec.graph.interface import input_names, output_names
@@ -62,6 +63,11 @@ class Plan:
     def limits(self) -> dict[str, tuple[int, int]]:
         """The least and the largest size of the symbols that have several."""
         return {name: (least, most) for name, (least, most) in self.fields["limits"].items()}
+
+    @property
+    def stages_of_rows(self) -> list[RowStage]:
+        """Those among the stages."""
+        return [stage for stage in self.stages if isinstance(stage, RowStage)]
 
     def array(self, array: np.ndarray) -> int:
         """The number of a constant."""
@@ -177,13 +183,18 @@ def _rows(plan: Plan, stage: RowStage, symbols: Symbols) -> None:
     plan.step("rows", [value.name for value in stage.inputs],
               [others.get(value, value.name) for value in stage.outputs],
               number=number, rank=stage.rows.rank, lead=[terms_of(size) for size in stage.rows.lead],
-              given=[{"dtype": element_name(value), "shape": _own(value, symbols),
+              given=[{"dtype": _stored(value), "shape": _own(value, symbols),
                       "whole": not leading(symbols.shapes[value])} for value in stage.inputs],
-              made=[{"dtype": element_name(value), "shape": _own(value, symbols)} for value in stage.outputs])
+              made=[{"dtype": _stored(value), "shape": _own(value, symbols)} for value in stage.outputs])
     for value, name in others.items():
         plan.fields["sizes"][f"{name}.shape"] = {"dtype": "int64", "rank": 1,
                                                  "terms": [terms_of(size) for size in symbols.shapes[value]]}
         plan.step("Reshape", [name, f"{name}.shape"], [value.name], attributes={"allowzero": 1})
+
+
+def _stored(value: ir.Value) -> str:
+    """The name of the element type that a value is stored in between stages."""
+    return HALF.get(value) or element_name(value)
 
 
 def _own(value: ir.Value, symbols: Symbols) -> list[int]:

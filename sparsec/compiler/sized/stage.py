@@ -14,6 +14,7 @@ from sparsec.analysis.symbols.known import Symbols
 from sparsec.compiler.sized.codes import dequantize_apart
 from sparsec.compiler.sized.rows import NOT_DATA, RESHAPES, Rows, constants, leading, row_nodes
 from sparsec.compiler.sized.simplify import known_data
+from sparsec.graph.annotations import HALF
 from sparsec.graph.constants import add_constant
 from sparsec.graph.guards import Guard, guards, in_order
 from sparsec.graph.nodes import read_by
@@ -92,6 +93,13 @@ class Joint:
 
     model: ir.Model
     stages: tuple[RowStage, ...]
+
+    def store_halves(self) -> None:
+        """Note of the inputs and outputs which are stored in half precision between stages."""
+        for stage, (inputs, outputs) in zip(self.stages, self.parts(), strict=True):
+            for of, value in zip((*stage.inputs, *stage.outputs), (*inputs, *outputs), strict=True):
+                if (half := HALF.get(of)) is not None:
+                    HALF.set(value, half)
 
     def parts(self) -> list[tuple[list[ir.Value], list[ir.Value]]]:
         """The inputs and outputs of each stage, as passes have left them."""

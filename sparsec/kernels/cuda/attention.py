@@ -4,9 +4,9 @@ A thread block takes some queries of a head, and its warps share the keys and va
 scores never leave the registers: the sums of Q K^T lie in a warp as its left operand of the product with V does, and
 the sums so far are scaled whenever a row's maximum rises (Dao, FlashAttention-2, 2023, algorithm 1).
 
-Projections are read, and Y is written, as (batch, tokens, heads * width). Keys beyond the end weigh nothing. A query
-whose mask is -inf for every key yields NaN, and one whose mask is the same large negative number weighs all keys alike,
-as in onnxruntime.
+Projections are read, and Y is written, as (batch, tokens, heads * width); where sizes and strides are the run's, see
+`sized_attention.py`. Keys beyond the end weigh nothing. A query whose mask is -inf for every key yields NaN, and one
+whose mask is the same large negative number weighs all keys alike, as in onnxruntime.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -33,12 +34,84 @@ AHEAD = STAGES - 1  # turns of keys that are being copied
 QUAD = 4  # lanes that share a row of a warp's sums
 
 
+class Sizes(Protocol):
+    """What depends on how many sequences, queries and keys there are, and on where their features lie."""
+
+    @property
+    def queries(self) -> Expr:
+        """Those of a sequence."""
+
+    @property
+    def keys(self) -> Expr:
+        """Those of a sequence."""
+
+    @property
+    def heads(self) -> Expr:
+        """Those of a sequence."""
+
+    @property
+    def query_blocks(self) -> Expr:
+        """Thread blocks that share a head."""
+
+    @property
+    def blocks(self) -> Expr:
+        """All thread blocks."""
+
+    @property
+    def key_blocks(self) -> Expr:
+        """Stages that all keys take."""
+
+    @property
+    def last_keys(self) -> int | None:
+        """Keys of the last stage; None where only the run knows."""
+
+    def ends_within(self, name: str, count: int) -> bool:
+        """Whether the last `count` tokens of a projection may be fewer."""
+        ...
+
+    def first(self, b: Block, name: str, token: Expr) -> Expr:
+        """The element at which the features of the block's head begin, of a token of a projection or of Y."""
+        ...
+
+    def mask(self, b: Block, first: Expr, keys: int, row: int) -> Buffer | None:
+        """The part of the mask, from the `first` key on, of one of a lane's rows; None where the row before had it."""
+        ...
+
+
+class Fixed:
+    """The sizes of parameters."""
+
+    def __init__(self, p: AttentionParams) -> None:
+        self._p, self.queries, self.keys, self.heads = p, p.queries, p.keys, p.heads
+        self.query_blocks, self.key_blocks, self.blocks = p.query_blocks, p.key_blocks, p.blocks
+        self.last_keys = p.keys - (p.key_blocks - 1) * p.tile.keys
+
+    def ends_within(self, name: str, count: int) -> bool:
+        """See `Sizes`."""
+        return (self.queries if name == "q" else self.keys) % count > 0
+
+    def first(self, b: Block, name: str, token: Expr) -> Expr:
+        """See `Sizes`."""
+        p = self._p
+        if name == "y":
+            return ((b.batch * p.queries + token) * p.heads + b.head) * p.width
+        projection, tokens = getattr(p, name), p.queries if name == "q" else p.keys
+        return (b.batch * tokens + token) * projection.features + projection.offset + b.head * p.width
+
+    def mask(self, b: Block, first: Expr, keys: int, row: int) -> Buffer | None:
+        """See `Sizes`."""
+        shape = self._p.mask
+        assert shape is not None
+        return _load_mask(b, shape, first, keys, row) if row == 0 or shape[2] > 1 else None
+
+
 @dataclass(frozen=True)
-class _Block:
+class Block:
     """A thread block at work.
 
     Attributes:
         params: the attention.
+        sizes: of this run.
         buffers: the kernel's arguments by name.
         shared: the address of shared memory.
         thread, lane: this thread's number in the block and in the warp.
@@ -49,6 +122,7 @@ class _Block:
     """
 
     params: AttentionParams
+    sizes: Sizes
     buffers: Buffers
     shared: Expr
     thread: Expr
@@ -98,32 +172,37 @@ def build(p: AttentionParams) -> Kernel:
     """
     if reason := reject(p):
         raise FormatError(f"no kernel for {p}: {reason}")
-    return pipeline.prim_func(arguments(p), functools.partial(_attention, p))
+    return pipeline.prim_func(arguments(p), lambda buffers: attend(p, Fixed(p), buffers))
 
 
-def _attention(p: AttentionParams, buffers: Buffers) -> None:
+def attend(p: AttentionParams, sizes: Sizes, buffers: Buffers) -> None:
+    """Emit the launch, for sizes that are those of the parameters or the run's."""
     t = p.tile
-    with (T.launch_thread("blockIdx.x", p.blocks) as number, T.launch_thread("threadIdx.x", t.threads) as thread):
-        shared, matrix = ptx.shared_memory(p.shared_bytes), T.Bind(number // p.query_blocks)
-        b = _Block(p, buffers, shared, thread, T.Bind(thread % 32), T.Bind(thread // 32 * (16 * t.row_blocks)),
-                   T.Bind(number % p.query_blocks * t.queries), T.Bind(matrix % p.heads), T.Bind(matrix // p.heads))
+    with (T.launch_thread("blockIdx.x", sizes.blocks) as number, T.launch_thread("threadIdx.x", t.threads) as thread):
+        shared, matrix = ptx.shared_memory(p.shared_bytes), T.Bind(number // sizes.query_blocks)
+        b = Block(p, sizes, buffers, shared, thread, T.Bind(thread % 32), T.Bind(thread // 32 * (16 * t.row_blocks)),
+                  T.Bind(number % sizes.query_blocks * t.queries), T.Bind(matrix % sizes.heads),
+                  T.Bind(matrix // sizes.heads))
 
         def fill(turn: Expr) -> None:
             base = T.Bind(_stage(p, turn))
-            _copy(b, "k", base, turn * t.keys, t.keys, p.keys)
-            _copy(b, "v", base + p.stage_bytes // 2, turn * t.keys, t.keys, p.keys)
+            _copy(b, "k", base, turn * t.keys, t.keys, sizes.keys)
+            _copy(b, "v", base + p.stage_bytes // 2, turn * t.keys, t.keys, sizes.keys)
 
-        _copy(b, "q", 0, b.query, t.queries, p.queries)
+        _copy(b, "q", 0, b.query, t.queries, sizes.queries)
         ptx.commit()
-        pipeline.prefill(AHEAD, p.key_blocks, fill)
+        pipeline.prefill(AHEAD, sizes.key_blocks, fill)
         r = _begin(b)
-        last = p.key_blocks - 1
-        if last:
+        last = sizes.key_blocks - 1
+        if not isinstance(last, int) or last:
             with T.serial(0, last) as turn:
-                pipeline.advance(AHEAD, turn, p.key_blocks, fill)
+                pipeline.advance(AHEAD, turn, sizes.key_blocks, fill)
                 _attend(b, r, turn, t.keys)
-        pipeline.advance(AHEAD, last, p.key_blocks, fill)
-        _attend(b, r, last, p.keys - last * t.keys)
+        pipeline.advance(AHEAD, last, sizes.key_blocks, fill)
+        if sizes.last_keys is None:
+            _attend(b, r, last, t.keys, T.Bind(sizes.keys - last * t.keys))
+        else:
+            _attend(b, r, last, sizes.last_keys)
         _store(b, r)
 
 
@@ -132,27 +211,27 @@ def _stage(p: AttentionParams, turn: Expr) -> Expr:
     return p.query_bytes + turn % STAGES * p.stage_bytes
 
 
-def _copy(b: _Block, name: str, base: Expr, first: Expr, count: int, tokens: int) -> None:
+def _copy(b: Block, name: str, base: Expr, first: Expr, count: int, tokens: Expr) -> None:
     """Start copying a head's features of `count` tokens of a projection to byte `base`; zeros beyond the last one."""
-    p, projection = b.params, getattr(b.params, name)
+    p = b.params
     chunks = p.steps * STEP // CHUNK
 
     def one(number: Expr) -> None:
         row, chunk = T.Bind(number // chunks), T.Bind(number % chunks)
         token = first + row
         inside = []
-        if tokens % count:
+        if b.sizes.ends_within(name, count):
             inside.append(token < tokens)
         if p.width % STEP:
             inside.append(chunk < p.width // CHUNK)
-        index = (b.batch * tokens + token) * projection.features + projection.offset + b.head * p.width + chunk * CHUNK
+        index = b.sizes.first(b, name, token) + chunk * CHUNK
         ptx.copy_async(b.shared, base + swizzled(row, chunk, p.row_chunks), b.buffers[name], index, VECTOR_BYTES,
                        all_of(inside))
 
     deal(p.tile.threads, b.thread, count * chunks, one)
 
 
-def _begin(b: _Block) -> _Registers:
+def _begin(b: Block) -> _Registers:
     """The registers before the first key."""
     p, rows = b.params, b.params.tile.row_blocks
     r = _Registers(ptx.registers(rows * p.steps * 4), ptx.registers(rows * p.tile.keys // 2, "float32"),
@@ -176,19 +255,19 @@ def _set(registers: Buffer, count: int, value: float) -> None:
         T.buffer_store(registers, T.float32(value), [i])
 
 
-def _attend(b: _Block, r: _Registers, turn: Expr, keys: int) -> None:
-    """Add the values of a turn's keys, of which there are `keys`."""
+def _attend(b: Block, r: _Registers, turn: Expr, keys: int, valid: Expr = None) -> None:
+    """Add the values of a turn's keys, of which there are `keys`, or the first `valid` of these."""
     p = b.params
     base = T.Bind(_stage(p, turn))
     # Without a mask the scores are powers of two; with one, scaled so, its largest numbers would overflow.
     factor, unit = (p.scale * LOG2E, 1.0) if p.mask is None else (p.scale, LOG2E)
     _multiply_keys(b, r, base, keys)
-    _finish_scores(b, r, factor, turn * p.tile.keys, keys)
+    _finish_scores(b, r, factor, turn * p.tile.keys, keys, valid)
     _softmax(b, r, unit, keys)
     _multiply_values(b, r, base + p.stage_bytes // 2, keys)
 
 
-def _multiply_keys(b: _Block, r: _Registers, base: Expr, keys: int) -> None:
+def _multiply_keys(b: Block, r: _Registers, base: Expr, keys: int) -> None:
     """The scores' products: queries times keys."""
     p, rows = b.params, b.params.tile.row_blocks
     fragment = ptx.registers(4)
@@ -216,29 +295,30 @@ def _elements(p: AttentionParams, keys: int, row: int) -> Iterator[tuple[int, in
             yield _sums(p.tile.keys, row // 2, column_block) + row % 2 * 2 + i, column_block, i
 
 
-def _finish_scores(b: _Block, r: _Registers, factor: float, first: Expr, keys: int) -> None:
+def _finish_scores(b: Block, r: _Registers, factor: float, first: Expr, keys: int, valid: Expr = None) -> None:
     """Scores from products with the keys from the `first` on: scaled, masked, and -inf beyond the last key."""
     p, mask = b.params, None
     for row in range(2 * p.tile.row_blocks):
-        if p.mask is not None and (row == 0 or p.mask[2] > 1):
-            mask = _load_mask(b, p.mask, first, keys, row)
+        if p.mask is not None:
+            own = b.sizes.mask(b, first, keys, row)
+            mask = mask if own is None else own
         for at, column_block, i in _elements(p, keys, row):
             score = r.scores[at] * T.float32(factor)
             if mask is not None:
                 score = score + mask[column_block * 2 + i]
-            if (column_block + 1) * 8 > keys:
-                inside = column_block * 8 + b.lane % QUAD * 2 + i < keys
+            if valid is not None or (column_block + 1) * 8 > keys:
+                inside = column_block * 8 + b.lane % QUAD * 2 + i < (keys if valid is None else valid)
                 score = T.Select(inside, score, T.float32(-np.inf))
             T.buffer_store(r.scores, score, [at])
 
 
-def _load_mask(b: _Block, shape: tuple[int, int, int, int], first: Expr, keys: int, row: int) -> Buffer:
+def _load_mask(b: Block, shape: tuple[int, int, int, int], first: Expr, keys: int, row: int) -> Buffer:
     """A row's part of the mask, in registers."""
     batches, heads, queries, length = shape
     blocks = -(-keys // 16) * 2
     values = ptx.registers(blocks * 2, "float32")
     matrix = (b.batch if batches > 1 else 0) * heads + (b.head if heads > 1 else 0)
-    query = T.min(_token(b, row), queries - 1) if queries > 1 else 0
+    query = T.min(token_of(b, row), queries - 1) if queries > 1 else 0
     start = T.Bind((matrix * queries + query) * length)
     vector = 2 - length % 2  # elements that lie at a multiple of their size
     for block in range(blocks):
@@ -253,7 +333,7 @@ def _load_mask(b: _Block, shape: tuple[int, int, int, int], first: Expr, keys: i
     return values
 
 
-def _softmax(b: _Block, r: _Registers, unit: float, keys: int) -> None:
+def _softmax(b: Block, r: _Registers, unit: float, keys: int) -> None:
     """Scores to weights relative to the rows' maxima, to which what was summed before is scaled.
 
     A score s stands for the power e^(s * unit / log2 e).
@@ -272,7 +352,7 @@ def _softmax(b: _Block, r: _Registers, unit: float, keys: int) -> None:
             T.buffer_store(r.totals, r.totals[row] + r.scores[at], [row])
 
 
-def _rescale(b: _Block, r: _Registers, row: int, factor: Expr) -> None:
+def _rescale(b: Block, r: _Registers, row: int, factor: Expr) -> None:
     """Multiply a row's total and sums."""
     T.buffer_store(r.totals, r.totals[row] * factor, [row])
     for column_block in range(b.params.width // 8):
@@ -281,7 +361,7 @@ def _rescale(b: _Block, r: _Registers, row: int, factor: Expr) -> None:
             T.buffer_store(r.sums, r.sums[at] * factor, [at])
 
 
-def _multiply_values(b: _Block, r: _Registers, base: Expr, keys: int) -> None:
+def _multiply_values(b: Block, r: _Registers, base: Expr, keys: int) -> None:
     """Add the products of weights and values."""
     p, rows = b.params, b.params.tile.row_blocks
     weights, fragment = ptx.registers(rows * 4), ptx.registers(4)
@@ -300,21 +380,21 @@ def _multiply_values(b: _Block, r: _Registers, base: Expr, keys: int) -> None:
                                  [weights[block * 4 + i] for i in range(4)], right)
 
 
-def _token(b: _Block, row: int) -> Expr:
+def token_of(b: Block, row: int) -> Expr:
     """The query of one of a lane's rows."""
     return b.query + b.row + row // 2 * 16 + row % 2 * 8 + b.lane // QUAD
 
 
-def _store(b: _Block, r: _Registers) -> None:
+def _store(b: Block, r: _Registers) -> None:
     """Divide the sums by the rows' totals and store them in Y."""
     p = b.params
     result = ptx.registers(1)
     for row in range(2 * p.tile.row_blocks):
         T.buffer_store(r.totals, T.cuda.warp_sum(r.totals[row], QUAD), [row])
         share = T.Bind(T.float32(1) / r.totals[row])
-        token = T.Bind(_token(b, row))
-        start = T.Bind(((b.batch * p.queries + token) * p.heads + b.head) * p.width + b.lane % QUAD * 2)
-        with T.If(token < p.queries), T.Then():
+        token = T.Bind(token_of(b, row))
+        start = T.Bind(b.sizes.first(b, "y", token) + b.lane % QUAD * 2)
+        with T.If(token < b.sizes.queries), T.Then():
             for column_block in range(p.width // 8):
                 at = _sums(p.width, row // 2, column_block) + row % 2 * 2
                 ptx.pack_halves(result, 0, r.sums[at] * share, r.sums[at + 1] * share, p.dtype)

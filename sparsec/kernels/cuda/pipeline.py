@@ -7,7 +7,7 @@ rows' weights and the columns' activations in the L2 cache (the order of Triton'
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tvm.script.ir_builder import IRBuilder
@@ -25,6 +25,8 @@ ARCHITECTURE = "sparsec.architecture"
 BLOCKS = "tirx.launch_bounds_min_blocks_per_sm"
 """The attribute of a kernel of which a multiprocessor should hold several blocks, their number."""
 Arguments = dict[str, tuple[int, str]]
+Numbers = dict[str, Expr]
+"""By name numbers that the run tells."""
 
 
 # Brings a step's weights into registers, (block, base, step, sums), and returns what multiplies them with a fragment of
@@ -107,6 +109,16 @@ def prim_func(arguments: Arguments, body: Callable[[Buffers], None]) -> Kernel:
     with IRBuilder() as builder, T.prim_func(is_private=True):
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": 1})
         body({name: T.arg(name, T.buffer((length,), dtype)) for name, (length, dtype) in arguments.items()})
+    return builder.get()
+
+
+def sized_func(buffers: Mapping[str, str], numbers: Sequence[str], body: Callable[[Buffers, Numbers], None]) -> Kernel:
+    """As `prim_func`, of flat buffers whose lengths the run tells, by dtype, and behind them 32-bit numbers."""
+    with IRBuilder() as builder, T.prim_func(is_private=True):
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": 1})
+        given = {name: T.arg(name, T.buffer((T.var("int32", f"{name}_length"),), dtype))
+                 for name, dtype in buffers.items()}
+        body(given, {name: T.arg(name, T.var("int32", name)) for name in numbers})
     return builder.get()
 
 

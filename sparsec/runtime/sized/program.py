@@ -16,6 +16,8 @@ from sparsec.graph.sized import APPEND, SIZED_DOMAIN
 from sparsec.machine.memory import Memory, element_type
 from sparsec.runtime.loading import load_code
 from sparsec.runtime.sized.attention import Attention
+from sparsec.runtime.sized.device import DeviceRunner
+from sparsec.runtime.sized.device_kernels import DeviceKernels, Plan
 from sparsec.runtime.sized.flow import Flow
 from sparsec.runtime.sized.growing import append
 from sparsec.runtime.sized.kernels import Kernels
@@ -136,14 +138,16 @@ class SizedProgram:
             sizes[name] = value_of(terms, sizes) // by
         return arrays, sizes
 
-    def runner(self) -> Runner:
+    def runner(self) -> Runner | DeviceRunner:
         """A virtual machine for one call at a time."""
         try:
             return self._runner()
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(f"the artifact's plan contradicts itself ({error}); compile the model again") from error
 
-    def _runner(self) -> Runner:
+    def _runner(self) -> Runner | DeviceRunner:
+        if self._memory.lane is not None:
+            return DeviceRunner(self, self._on_device(), self._memory)
         machines = {count: _functions(library, functions, self._tensors, self._memory)
                     for count, library, functions in self._libraries}
         kernels = self._runnable()
@@ -164,6 +168,15 @@ class SizedProgram:
         if kernels is None or one[-1]["calls"] is None:
             return Machine(function, inputs)
         return Replayed(kernels, len(one) - 1, inputs, len(self._plan["token"]["outputs"]))
+
+    def _on_device(self) -> Plan:
+        """The plan for a device of its own."""
+        told = self._plan["kernels"] or {}
+        kernels = DeviceKernels({count: (library, functions) for count, library, functions in self._libraries},
+                                self._tensors, self._kernels, told.get("attention", ()), told.get("half", ""))
+        runs = [None if step["op"] in ("rows", "attention", "rotary") else self._step(step, {}, None)
+                for step in self._steps]
+        return Plan(kernels, self._steps, runs, self._spent, [each["value"] for each in self.outputs], self._splitter)
 
     def _runnable(self) -> Kernels | None:
         """The kernels as blocks, None where an artifact does not tell of them."""

@@ -4,6 +4,7 @@
 // - Copies from and to pinned memory happen when somebody waits for their stream, not before; those of other memory at
 //   once. A copy whose ends are not both allocated by then is an illegal address, after which every call fails.
 // - A recording takes what its stream gets and allows its thread nothing that waits or allocates; other threads go on.
+//   Copies are among it where their memory is pinned, and happen in every replay.
 // - Handles that were destroyed are refused; what is freed while a copy still needs it is counted.
 // - Kernels are recorded and do nothing.
 // - Maps of matrices lie in one allocation, and are aligned as the hardware wants them.
@@ -30,13 +31,15 @@ typedef struct { unsigned grid[3], block[3], shared; void *stream; void *attribu
 typedef struct Stream Stream;
 typedef struct { void *to; const void *from; size_t size; int kind; Stream *other; size_t upto; } Work;
 struct Stream { int alive; Work *work; size_t count, done, room; };
-typedef struct { int alive; Stream *stream; size_t upto; } Event;
+typedef struct { int alive; Stream *stream; size_t upto; Work *work; size_t count; } Event;  // or graph, with its copies
 typedef struct { char *begin; size_t size; int kind; } Block;
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static Stream legacy = {1}, *streams[4096] = {&legacy}, *capturing;
 static Block blocks[1 << 16];
 static int stream_count = 1, block_count, capture_mode, broken, sticky, freed_early;
+static Work *captured;
+static size_t captured_count;
 static pthread_t capturer;
 static long live[KINDS], made[KINDS], copies, launches, replays;
 static size_t used_bytes, most_bytes;
@@ -118,13 +121,17 @@ static Stream *stream_of(void *stream) { return stream ? stream : &legacy; }
 int host_begin(void *stream, int mode) {
     lock();
     if (capturing || !stream) return unlock(CAPTURE_UNSUPPORTED);
-    capturing = stream, broken = 0, capture_mode = mode, capturer = pthread_self();
+    capturing = stream, broken = 0, capture_mode = mode, capturer = pthread_self(), captured = NULL, captured_count = 0;
     return unlock(OK);
 }
 int host_end(void **graph) {
     lock();
     capturing = NULL;
-    if (!broken) ++live[GRAPH], ++made[GRAPH], *graph = calloc(1, sizeof(Event)), ((Event *)*graph)->alive = 1;
+    if (!broken) {
+        Event *made_graph = *graph = calloc(1, sizeof(Event));
+        ++live[GRAPH], ++made[GRAPH];
+        made_graph->alive = 1, made_graph->work = captured, made_graph->count = captured_count;
+    }
     return unlock(broken ? CAPTURE_INVALIDATED : OK);
 }
 
@@ -171,6 +178,12 @@ int host_copy(void *to, const void *from, size_t size, int kind, void *stream) {
     if (!where->alive) return unlock(BAD_HANDLE);
     const void *host = kind == TO_DEVICE ? from : kind == TO_HOST ? to : NULL;
     int pageable = host && !is(host, size, PINNED);
+    if (own_capture() && where == capturing && !pageable) {
+        captured = realloc(captured, (captured_count + 1) * sizeof *captured);
+        captured[captured_count++] = (Work){to, from, size, kind};
+        note("record", "copy", stream, 0);
+        return unlock(OK);
+    }
     if (own_capture() || where == capturing) return broken = 1, unlock(CAPTURE_UNSUPPORTED);
     ++copies;
     if (!pageable) return put(where, (Work){to, from, size, kind}), unlock(OK);
@@ -230,11 +243,19 @@ int host_reach(void *handle) {
     if (!status && event->stream && event->upto <= event->stream->count) drain(event->stream, event->upto);
     return unlock(status);
 }
+int host_instantiate(void **executable, void *graph) {
+    if (!*(int *)graph) return BAD_HANDLE;
+    int status = host_make(executable, EXECUTABLE);
+    Event *made_executable = *executable, *recorded = graph;
+    made_executable->work = recorded->work, made_executable->count = recorded->count;
+    return status;
+}
 int host_replay(void *executable, void *stream) {
     lock();
     if (!*(int *)executable || !stream_of(stream)->alive) return unlock(BAD_HANDLE);
     ++replays;
     note("replay", "graph", stream, 0);
+    for (size_t at = 0; at < ((Event *)executable)->count; ++at) put(stream_of(stream), ((Event *)executable)->work[at]), ++copies;
     return unlock(OK);
 }
 
@@ -297,7 +318,7 @@ int cuLaunchKernelEx(const Launch *launch, void *function, void **arguments, voi
 int host_begin(void *, int), host_end(void **), host_allocate(void **, size_t, int), host_free(void *);
 int host_memory(size_t *, size_t *), host_copy(void *, const void *, size_t, int, void *), host_wait(void *, int);
 int host_make(void **, int), host_destroy(void *, int), host_record(void *, void *), host_order(void *, void *);
-int host_reach(void *), host_replay(void *, void *);
+int host_reach(void *), host_replay(void *, void *), host_instantiate(void **, void *);
 
 int cudaGetDevice(int *device) { return *device = 0, OK; }
 int cudaSetDevice(int device) { return device ? INVALID : OK; }
@@ -332,7 +353,7 @@ int cudaStreamWaitEvent(void *stream, void *event, unsigned flags) { return host
 int cudaStreamBeginCapture(void *stream, int mode) { return host_begin(stream, mode); }
 int cudaStreamEndCapture(void *stream, void **graph) { return host_end(graph); }
 int cudaGraphInstantiate(void **executable, void *graph, unsigned long long flags) {
-    return host_make(executable, EXECUTABLE);
+    return host_instantiate(executable, graph);
 }
 int cudaGraphLaunch(void *executable, void *stream) { return host_replay(executable, stream); }
 int cudaGraphDestroy(void *graph) { return host_destroy(graph, GRAPH); }

@@ -26,12 +26,20 @@ def transformer(tokens=16, width=64, heads=2, hidden=128, prune=project, *, fuse
     scores = g("MatMul", q, g("Transpose", k, perm=[0, 1, 3, 2]))
     scores = g("Add", g("Div", scores, g.constant(np.float32(np.sqrt(width // heads)))), mask)
     joined = g("Transpose", g("MatMul", g("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
-    joined = g("Reshape", joined, g.constant(np.array([1, tokens, width])))
+    joined = g("Reshape", joined, g.constant(np.array([0, -1, width])))
     x = g.norm(g("Add", g.linear(joined, width, width), x), width)
     x = g.norm(g("Add", g.linear(g("Gelu", g.linear(x, hidden, width)), width, hidden), x), width)
     g.linear(x, 8, width, name="y")
     return g.model({"ids": (TensorProto.INT64, [1, tokens]), "mask": (TensorProto.INT64, [1, tokens])},
                    {"y": [1, tokens, 8]})
+
+
+def symbolic(model, *names):
+    """The model whose inputs and outputs have the first dimensions by these names."""
+    for value in (*model.graph.input, *model.graph.output):
+        for dim, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
+            dim.dim_param = name
+    return model
 
 
 def network(prune=project):

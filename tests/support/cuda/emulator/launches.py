@@ -1,6 +1,8 @@
 """TVM functions on the emulator: lower one as TVM's build does, then run what its host code launches, in order.
 
     outputs = call(function, *inputs_and_outputs, seed=0)   # numpy arrays by position; outputs change in place
+
+Numbers among the arguments of a function are numbers in their place; launches may depend on them.
 """
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ import numpy as np
 import tvm
 from tvm import tirx
 from tvm.tirx.build import codegen_build, split_host_device_mods
-from tvm_ffi import structural_walk
+from tvm_ffi import structural_map, structural_walk
 
 from tests.support.cuda.emulator.emulate import Library, Map, compile_source
 
@@ -23,23 +25,32 @@ AXES = ("x", "y", "z")
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel launch."""
+    """One kernel launch; extents are numbers, or expressions of the function's."""
 
     kernel: str
     grid: tuple
     block: tuple
     dynamic_shared: int
 
+    def told(self, arguments):
+        """The launch for numbers by name."""
+        grid, block = (tuple(evaluated(extent, arguments) for extent in each) for each in (self.grid, self.block))
+        return Launch(self.kernel, grid, block, evaluated(self.dynamic_shared, arguments))
+
 
 @dataclass(frozen=True)
 class Program:
-    """A lowered function: CUDA source, launches in order, names of parameters, scratch arrays and tensor maps."""
+    """A lowered function: CUDA source, launches in order, names of parameters, scratch arrays and tensor maps.
+
+    The host's code computes further numbers, `bound` by name, before it launches.
+    """
 
     source: str
     launches: tuple
     parameters: tuple
     scratch: tuple
     maps: dict
+    bound: dict
 
     def run(self, arrays, seed=0, library=None):
         """Run every launch on arrays in the order of the parameters; returns the launches' statistics."""
@@ -47,8 +58,13 @@ class Program:
         arguments = dict(zip(self.parameters, arrays, strict=True))
         arguments |= {name: np.full(shape, -1).astype(dtype) for name, shape, dtype in self.scratch}
         arguments |= self.maps
+        arguments = self.bound | arguments
+        told = [launch.told(arguments) for launch in self.launches]
+        for launch in told:
+            numbers = {name for name, kind in library.kernels[launch.kernel] if name in self.bound and "*" not in kind}
+            arguments |= {name: evaluated(arguments[name], arguments) for name in numbers}
         return [library.run(launch.kernel, launch.grid, launch.block, launch.dynamic_shared, arguments, seed)
-                for launch in self.launches]
+                for launch in told]
 
 
 @cache
@@ -72,7 +88,7 @@ def lower(function, pipeline="s_tir", target=TARGET):
     host, devices = split_host_device_mods(module)
     (device,) = devices.values()
     source = codegen_build(finalize_device()(device), target).inspect_source()
-    launches, scratch, maps = [], [], {}
+    launches, scratch, maps, bound = [], [], {}, {}
 
     def on_call(node):
         if getattr(node.op, "name", "") == LAUNCH:
@@ -83,17 +99,31 @@ def lower(function, pipeline="s_tir", target=TARGET):
     def on_allocation(node):
         scratch.append((node.buffer.name, tuple(int(extent) for extent in node.buffer.shape), str(node.buffer.dtype)))
 
+    def on_binding(node):
+        bound[node.var.name] = node.value
+
     for func in host.functions.values():
-        structural_walk(func.body, [(tvm.ir.Call, on_call), (tirx.AllocBuffer, on_allocation)])
-    return Program(source, tuple(launches), parameters, tuple(scratch), maps)
+        structural_walk(func.body, [(tvm.ir.Call, on_call), (tirx.AllocBuffer, on_allocation), (tirx.Bind, on_binding)])
+    return Program(source, tuple(launches), parameters, tuple(scratch), maps, bound)
 
 
 def _launch(node):
     """The launch of a host call: the kernel's name, its arguments, then the extents that the kernel asks for."""
     tags = [str(tag) for tag in node.attrs.launch_params]
-    extents = dict(zip(tags, (int(extent) for extent in node.args[-len(tags):]), strict=True))
+    extents = dict(zip(tags, node.args[-len(tags):], strict=True))
     grid, block = (tuple(extents.get(f"{kind}Idx.{axis}", 1) for axis in AXES) for kind in ("block", "thread"))
     return Launch(str(node.args[0].value), grid, block, extents.get("tirx.use_dyn_shared_memory", 0))
+
+
+def evaluated(extent, arguments):
+    """The number that an extent is for arguments by name, numbers or expressions of others."""
+    if isinstance(extent, int | np.integer):
+        return int(extent)
+
+    def number(variable):
+        return tirx.const(evaluated(arguments[variable.name], arguments), str(variable.ty))
+
+    return int(tvm.sym.Analyzer().simplify(structural_map(extent, (tirx.Var, number))))
 
 
 def _map(node):

@@ -1,0 +1,54 @@
+"""The kernels between the stages of a model for run-time sizes: attention, rotations, copies of what lies otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+
+from sparsec.backends.cuda.build import build_kernels
+from sparsec.backends.program import Functions
+from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.sized import Attention
+from sparsec.kernels.cuda import sized_attention, sized_copy, sized_rotary
+from sparsec.kernels.cuda.attention_params import AttentionParams, reject, tiled
+from sparsec.kernels.emit.projection import Projection
+from sparsec.target import Target
+
+QUERIES = (16, 64)
+"""Queries of a block: those for the fewest, as in decoding, and for many."""
+
+
+def build(attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]], target: Target, half: str,
+          ) -> tuple[Functions, Mapping[str, object]]:
+    """The library, and what calls of attention are told: the queries of the kernels' blocks.
+
+    Raises:
+        UnsupportedOperatorError: there is no kernel for an attention.
+
+    """
+    types = product((half, "float32"), repeat=2)
+    kernels = {f"copy_{source}_{to}": sized_copy.build(source, to) for source, to in types}
+    kernels |= {f"rotary{number}": sized_rotary.build(depth, half, both=both)
+                for number, (depth, both) in enumerate(rotations)}
+    for number, each in enumerate(attentions):
+        for queries, masked in product(QUERIES, (False, True)):
+            p = _params(each, queries, half, target, masked=masked)
+            kernels[f"attention{number}_{queries}" + ("_masked" if masked else "")] = sized_attention.build(p)
+    return build_kernels(kernels, target), {"queries": list(QUERIES)}
+
+
+def _params(attention: Attention, queries: int, half: str, target: Target, *, masked: bool) -> AttentionParams:
+    """The parameters with a tile for so many queries; the sizes themselves are the run's."""
+    own = Projection(attention.width)
+    p = AttentionParams(1, attention.width, 1, queries, queries, attention.scale, own, own, own,
+                        (1, 1, queries, queries) if masked else None, half)
+    reason = reject(p)
+    if attention.steps:
+        reason = "scores that are rounded to codes"
+    elif attention.depth != attention.width:
+        reason = f"keys of {attention.depth} features and values of {attention.width}"
+    if reason is not None:
+        raise UnsupportedOperatorError(f"target '{target.name}' has no attention at sizes that only the run tells for "
+                                       f"{reason}; give every dimension a size with dims or shapes, or compile for a "
+                                       "cpu")
+    return tiled(p, target.archs)

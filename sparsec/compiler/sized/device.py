@@ -1,0 +1,80 @@
+"""What of a staged model runs on a device of its own: which values are stored in half precision there, and what is left
+to the processor.
+
+Stages of rows, attention, and what only looks at their results in another shape stay on the device. Steps whose inputs
+the caller or the processor has, as those that make masks, run there before. Others between stages run on the processor,
+to which their inputs are brought, and are reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import onnx_ir as ir
+
+from sparsec.compiler.report import Outside
+from sparsec.compiler.sized.attention import ATTENTION
+from sparsec.compiler.sized.rotary import ROTARY
+from sparsec.compiler.sized.stage import RowStage, Stage
+from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.annotations import HALF
+from sparsec.graph.guards import guards, is_select
+from sparsec.graph.nodes import node_name, operator_of
+from sparsec.graph.sized import APPEND, SIZED_DOMAIN
+from sparsec.runtime.sized.viewing import VIEWS
+
+KERNELS = (ATTENTION, ROTARY)
+"""Operators between stages that have kernels of run-time sizes on a device."""
+WAYS = "give every dimension a size with dims or shapes, or compile for a cpu"
+
+
+def mark_halves(stages: Sequence[Stage], half: str) -> None:
+    """Let floats that stages and attention compute for others be stored in half precision; outputs stay as they are."""
+    for stage in stages:
+        if isinstance(stage, RowStage) or stage.op_type in KERNELS:
+            made = [value for value in stage.outputs if not value.is_graph_output()]
+        else:
+            source = stage.inputs[0] if stage.inputs else None
+            kept = operator_of(stage) in VIEWS and source is not None and HALF.get(source) is not None
+            made = [value for value in stage.outputs if kept]
+        for value in made:
+            if value.dtype in (None, ir.DataType.FLOAT):
+                HALF.set(value, half)
+
+
+def left_to_processor(graph: ir.Graph, stages: Sequence[Stage], target: str) -> list[Outside]:
+    """The steps that run on the processor between those of the device.
+
+    Raises:
+        UnsupportedOperatorError: there are caches or branches, which no session runs on a device.
+
+    """
+    when = guards(graph)
+    for stage in stages:
+        node = stage.nodes[0] if isinstance(stage, RowStage) else stage
+        if is_select(node) or when[node]:
+            raise UnsupportedOperatorError(f"node '{node_name(node)}' runs in a branch of an If, which target "
+                                           f"'{target}' does not take at sizes that only the run tells; {WAYS}")
+        if (node.op_type == APPEND and node.domain == SIZED_DOMAIN) or _is_cache(node):
+            raise UnsupportedOperatorError(f"node '{node_name(node)}' appends to a cache, which target '{target}' does "
+                                           f"not take at sizes that only the run tells; {WAYS}")
+    return list(_between(stages))
+
+
+def _is_cache(node: ir.Node) -> bool:
+    from sparsec.compiler.sized.plan import grows
+
+    return node.op_type == "Concat" and not node.domain and grows(node)
+
+
+def _between(stages: Sequence[Stage]) -> Iterator[Outside]:
+    there: set[ir.Value] = set()
+    for stage in stages:
+        if isinstance(stage, RowStage) or stage.op_type in KERNELS:
+            there.update(stage.outputs)
+        elif not there.isdisjoint(value for value in stage.inputs if value is not None):
+            if operator_of(stage) in VIEWS:
+                there.update(stage.outputs)
+            else:
+                yield Outside(node_name(stage), stage.op_type, "the processor computes it where the run tells the "
+                              "sizes, and its inputs are brought there; fixed sizes have kernels")

@@ -1,0 +1,90 @@
+"""Attention whose sizes and strides the run tells: that of `attention.py`, which reads projections where they lie.
+
+Queries, keys, values and the mask may lie in any order of their dimensions, as long as a head's features are
+neighbours; heads of grouped queries share keys and values. Y is (batch, queries, heads, width).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.errors import FormatError
+from sparsec.kernels.cuda import pipeline, ptx
+from sparsec.kernels.cuda.attention import QUAD, Block, attend, token_of
+from sparsec.kernels.cuda.attention_params import AttentionParams, reject
+from sparsec.kernels.emit.tir import Buffer, Expr, Kernel
+
+STRIDES = {"q": ("q_batch", "q_head", "q_token"), "k": ("k_batch", "k_head", "k_token"),
+           "v": ("v_batch", "v_head", "v_token"), "mask": ("m_batch", "m_head", "m_query", "m_key")}
+"""The names of strides, in elements; those of a mask are 0 where it is the same for all."""
+SIZES = ("heads", "repeat", "queries", "keys", "batch")
+"""The names of sizes: `repeat` heads share keys and values."""
+
+
+def numbers(*, masked: bool) -> tuple[str, ...]:
+    """The names of the kernel's numbers in order."""
+    return (*SIZES, *(name for each, names in STRIDES.items() if masked or each != "mask" for name in names))
+
+
+def build(p: AttentionParams) -> Kernel:
+    """The kernel: (q, k, v, [mask], y), then `numbers`; it is masked if the parameters say so, whose sizes are ignored.
+
+    Raises:
+        FormatError: no kernel computes the attention.
+
+    """
+    if reason := reject(p):
+        raise FormatError(f"no kernel for {p}: {reason}")
+    masked = p.mask is not None
+    buffers = {"q": p.dtype, "k": p.dtype, "v": p.dtype, **({"mask": "float32"} if masked else {}), "y": p.dtype}
+    return pipeline.sized_func(buffers, numbers(masked=masked), lambda given, told: attend(p, _Told.of(p, told), given))
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the run tells, as `attention.Sizes`."""
+
+    params: AttentionParams
+    told: pipeline.Numbers
+    queries: Expr
+    keys: Expr
+    query_blocks: Expr
+    heads: Expr
+    blocks: Expr
+    key_blocks: Expr
+    last_keys: int | None = None
+
+    @classmethod
+    def of(cls, p: AttentionParams, told: pipeline.Numbers) -> _Told:
+        """What follows from the numbers."""
+        queries, keys, heads = told["queries"], told["keys"], told["heads"]
+        query_blocks = (queries + (p.tile.queries - 1)) // p.tile.queries
+        return cls(p, told, queries, keys, query_blocks, heads, told["batch"] * heads * query_blocks,
+                   (keys + (p.tile.keys - 1)) // p.tile.keys)
+
+    def ends_within(self, _name: str, _count: int) -> bool:
+        """Any number may be left."""
+        return True
+
+    def first(self, b: Block, name: str, token: Expr) -> Expr:
+        """By strides; Y lies query by query."""
+        told, p = self.told, self.params
+        if name == "y":
+            return ((b.batch * self.queries + token) * self.heads + b.head) * p.width
+        head = b.head if name == "q" else b.head // told["repeat"]
+        batch, along, step = (told[each] for each in STRIDES[name])
+        return b.batch * batch + head * along + token * step
+
+    def mask(self, b: Block, first: Expr, keys: int, row: int) -> Buffer:
+        """A row's part, element by element."""
+        batch, head, query, key = (self.told[each] for each in STRIDES["mask"])
+        blocks = -(-keys // 16) * 2
+        values = ptx.registers(blocks * 2, "float32")
+        start = T.Bind(b.batch * batch + b.head * head + T.min(token_of(b, row), self.queries - 1) * query)
+        for block in range(blocks):
+            for i in range(2):
+                place = T.min(first + block * 8 + b.lane % QUAD * 2 + i, self.keys - 1)
+                T.buffer_store(values, b.buffers["mask"][start + place * key], [block * 2 + i])
+        return values

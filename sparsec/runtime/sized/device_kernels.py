@@ -1,0 +1,97 @@
+"""The kernels of an artifact for run-time sizes on a device, with what each takes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sparsec.backends.program import EMBEDDED, WORKSPACE
+from sparsec.errors import ArtifactError
+from sparsec.runtime.sized.rows import Splitter
+
+Library = tuple[Any, Sequence[Mapping[str, Any]]]
+"""A library, and its functions in order as the plan tells them."""
+Place = tuple[int, int]
+"""The number of a base (inputs, then outputs), or `WORKSPACE`, or the number of a constant as `CONSTANT - number`; and
+bytes from where it begins."""
+CONSTANT = -2
+Call = tuple[Any, Sequence[tuple[Place, tuple[int, ...], str]]]
+"""A kernel, and of what it takes the place, shape and element type."""
+
+
+class DeviceKernels:
+    """Those of a program, which all of its runners share.
+
+    Args:
+        stages: by number of rows.
+        tensors: the constants on the device, by number.
+        shared: the library of the kernels between stages.
+        attention: of each attention what the plan tells.
+        half: the type of floats between stages.
+
+    """
+
+    def __init__(self, stages: Mapping[int, Library], tensors: Mapping[int, Any], shared: Any,
+                 attention: Sequence[Mapping[str, Any]], half: str) -> None:
+        self._stages, self.tensors, self._shared, self.attention = stages, tensors, shared, attention
+        self.half = half
+        self.stage, self.between = functools.cache(self._stage), functools.cache(self._between)
+
+    def workspace(self, number: int, count: int) -> int:
+        """Bytes that a stage needs for so many rows, beside what it reads and gives."""
+        return int(self._stages[count][1][number]["calls"]["workspace"])
+
+    def _stage(self, number: int, count: int, given: int) -> list[Call]:
+        """What a stage of so many inputs does for a number of rows."""
+        library, functions = self._stages[count]
+        function = functions[number]
+        constants, embedded = function["constants"], function["calls"]["embedded"]
+        last = given + len(constants)
+
+        def place(where: int, offset: int) -> Place:
+            if where == WORKSPACE:
+                return WORKSPACE, offset
+            if where <= EMBEDDED:
+                return CONSTANT - embedded[EMBEDDED - where], offset
+            if given <= where < last:
+                return CONSTANT - constants[where - given], offset
+            return where if where < given else where - len(constants), offset
+
+        try:
+            return [(_function(library, kernel), [(place(where, offset), tuple(shape), dtype)
+                                                  for where, offset, shape, dtype in operands])
+                    for kernel, operands in function["calls"]["kernels"]]
+        except (IndexError, TypeError) as error:
+            raise ArtifactError(f"the artifact's plan contradicts itself ({error}); compile the model again") from error
+
+    def _between(self, name: str) -> Any:
+        """A kernel of run-time sizes."""
+        return _function(self._shared, name)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What runners of a program share.
+
+    Attributes:
+        kernels: of the device.
+        steps: of the plan, as it tells them.
+        runs: what runs each step on numpy; None for those of the device alone.
+        spent: by step, what none behind it needs.
+        outputs: the values that are outputs.
+        splitter: how rows are divided.
+
+    """
+
+    kernels: DeviceKernels
+    steps: Sequence[Mapping[str, Any]]
+    runs: Sequence[Callable[..., Any] | None]
+    spent: Sequence[Sequence[str]]
+    outputs: Sequence[str]
+    splitter: Splitter
+
+
+def _function(library: Any, name: str) -> Any:
+    return library.get_function(name, query_imports=True)

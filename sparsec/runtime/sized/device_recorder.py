@@ -1,0 +1,443 @@
+"""How the first call of some sizes is taken on a device, and what is left of it for the others; see `device`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from sparsec.backends.program import WORKSPACE
+from sparsec.machine.memory import ALIGNMENT, Lane, Launch, Transfer, element_type
+from sparsec.runtime.sized.arena import Arena
+from sparsec.runtime.sized.device_kernels import CONSTANT, Plan
+from sparsec.runtime.sized.items import Item, Unplanned, step_of
+from sparsec.runtime.sized.recording import Value
+from sparsec.runtime.sized.rows import Tensor
+from sparsec.runtime.sized.viewing import VIEWS
+
+RANK = 5
+"""Dimensions of what a kernel copies at most, as `kernels.cuda.sized_copy` has them."""
+CHUNK = 16
+"""Bytes at a multiple of which what a kernel of attention copies begins."""
+MOST = (1 << 31) - 1
+"""Elements that kernels of run-time sizes number."""
+FLOAT, HALF_BYTES = np.dtype(np.float32), 2
+
+
+class PinnedFull(Exception):  # noqa: N818 - its owner takes more
+    """There is no room in the pinned memory."""
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A value of the device in pinned memory."""
+
+    pinned: np.ndarray
+
+    def array(self) -> np.ndarray:
+        """It in memory of its own; halves as float32."""
+        return self.pinned.astype(_plain(self.pinned.dtype))
+
+
+class Recorder:
+    """One call; see `device.DeviceRunner`.
+
+    Args:
+        plan: of the steps.
+        lane: what kernels run on.
+        arena: stands for the block.
+        block: the device's memory.
+        pinned: the processor's that the device reads.
+
+    Attributes:
+        items: what other calls of the same sizes repeat.
+        kept: what they need.
+
+    """
+
+    def __init__(self, plan: Plan, lane: Lane, arena: Arena, block: Any, pinned: np.ndarray) -> None:
+        self._plan, self._lane, self._arena, self._block, self._pinned = plan, lane, arena, block, pinned
+        self._begin, self._pinned_end = arena.memory.ctypes.data, 0
+        self.items: list[Item] = []
+        self.kept: list[Any] = []
+        self._values: dict[str | None, Value] = {}
+        self._copies: dict[str | None, Value] = {}  # on the device, of values of the processor
+        self._brought: dict[str | None, Brought] = {}
+        self._users: Counter[int] = Counter()
+        self._work: list[Launch | Transfer] = []
+        self._late: dict[str | None, Any] = {}
+
+    def record(self, start: Mapping[str | None, Any], late: dict[str | None, Any]) -> None:
+        """Take all steps; `late` has the inputs, and gets the values that differ from call to call.
+
+        Raises:
+            Full, PinnedFull: there is too little memory.
+
+        """
+        self._late = late
+        self._values = {name: Value(array, late=name in late) for name, array in start.items()}
+        natively = {"rows": self._rows, "attention": self._attention, "rotary": self._rotary}
+        for step, run, spent in zip(self._plan.steps, self._plan.runs, self._plan.spent, strict=True):
+            if step["op"] in natively:
+                natively[step["op"]](step)
+            elif run is not None and not (self._is_there(step) and self._view(step, run)):
+                self._on_processor(step, run)
+            for name in spent:
+                for values in (self._values, self._copies):
+                    if (value := values.pop(name, None)) is not None:
+                        self._release(value)
+        for each in self._plan.outputs:
+            if self._values[each].root is not None:
+                self._bring(each)
+        self._flush()
+
+    def output(self, name: str) -> tuple[Brought | np.ndarray | None, str]:
+        """Where an output is: on the device until it was brought, the same in every call, or None among the values."""
+        value = self._values[name]
+        return (self._brought.get(name) or (None if value.late else np.asarray(value.array))), name
+
+    # Steps
+
+    def _is_there(self, step: Mapping[str, Any]) -> bool:
+        """Whether a step looks at a value of the device, with all else known."""
+        first, *rest = (self._values[name] for name in step["inputs"])
+        return step["op"] in VIEWS and first.root is not None and all(each.fixed for each in rest)
+
+    def _view(self, step: Mapping[str, Any], run: Callable[..., Any]) -> bool:
+        """Enter a step's results as views of the device's memory, of a copy of its input if need be."""
+        name, *rest = step["inputs"]
+        value, others = self._values[name], [self._values[each].array for each in rest]
+        for copied in (False, True):
+            if copied and not self._copies_of(value.array.dtype):
+                break
+            source = self._contiguous(value) if copied else value
+            results = run([source.array, *others])
+            if all(np.may_share_memory(each, self._arena.memory) for each in results):
+                for output, array in zip(step["outputs"], results):  # noqa: B905 - some are absent
+                    self._enter(output, Value(array, source.root))
+                return True
+            if copied:
+                self._forget(source)
+        return False
+
+    def _on_processor(self, step: Mapping[str, Any], run: Callable[..., Any]) -> None:
+        """A step on numpy: done for good where it follows from sizes, else again in every call."""
+        given = [self._values[name] for name in step["inputs"]]
+        for name, value in zip(step["inputs"], given, strict=True):
+            if value.root is not None:
+                self._bring(name)
+        if any(value.root is not None for value in given):
+            self._flush()
+            for name in step["inputs"]:
+                if name in self._brought:
+                    self._do(_told(name, self._brought[name]))
+        names = tuple(zip(step["inputs"], [value.array if value.fixed else None for value in given], strict=True))
+        results = run([self._late[name] if array is None and name in self._late else array for name, array in names])
+        fixed = all(value.fixed for value in given)
+        if not fixed:
+            self.items.append(step_of(run, names, tuple(step["outputs"])))
+        for name, array in zip(step["outputs"], results):  # noqa: B905 - some are absent
+            if not fixed:
+                self._late[name] = array
+            self._enter(name, Value(array, late=not fixed))
+
+    def _rows(self, step: Mapping[str, Any]) -> None:
+        """A stage of rows: its kernels for the parts that they are divided into."""
+        given, made = ([Tensor.of(each) for each in step[key]] for key in ("given", "made"))
+        lead = np.shape(self._values[step["inputs"][0]].array)[:step["rank"]]
+        rows = math.prod(lead)
+        if not rows:
+            for name, tensor in zip(step["outputs"], made, strict=True):
+                self._enter(name, Value(np.zeros((*lead, *tensor.shape), _plain(tensor.dtype))))
+            return
+        parts = self._plan.splitter.parts(rows)
+        widths = [0 if each.whole else each.dtype.itemsize * math.prod(each.shape) for each in (*given, *made)]
+        padded = [(sum(parts) - rows) * width for width in widths]
+        sources = [self._source(name, tensor, more)
+                   for name, tensor, more in zip(step["inputs"], given, padded, strict=False)]
+        results = [self._piece((*lead, *tensor.shape), tensor.dtype, more)
+                   for tensor, more in zip(made, padded[len(given):], strict=True)]
+        for name, value in zip(step["outputs"], results, strict=True):
+            self._enter(name, value)
+        bases, first = [self._offset(each.array) for each in (*sources, *results)], 0
+        for count in parts:
+            self._part(step["number"], count, len(given),
+                       [base + first * width for base, width in zip(bases, widths, strict=True)])
+            first += count
+
+    def _part(self, number: int, count: int, given: int, bases: Sequence[int]) -> None:
+        """A stage for some rows, whose inputs and outputs begin so many bytes into the block."""
+        kernels = self._plan.kernels
+        nbytes = kernels.workspace(number, count)
+        workspace = self._arena.take(nbytes) if nbytes else 0
+        for function, operands in kernels.stage(number, count, given):
+            arguments = []
+            for (place, offset), shape, dtype in operands:
+                if place <= CONSTANT:
+                    memory, begin = kernels.tensors[CONSTANT - place], 0
+                else:
+                    memory, begin = self._block, workspace if place == WORKSPACE else bases[place]
+                arguments.append(self._lane.view(memory, begin + offset, shape, dtype))
+            self._work.append(Launch(function, arguments))
+        if nbytes:
+            self._arena.give(workspace)
+
+    def _attention(self, step: Mapping[str, Any]) -> None:
+        """A call of the kernel of attention."""
+        *names, mask_name = [*step["inputs"], None][:4]
+        about = self._plan.kernels.attention[step["kernel"]]
+        half = element_type(self._plan.kernels.half)
+        q, k, v = (self._projection(name, half) for name in names)
+        (batch, heads, queries, width), groups, keys = q.shape, k.shape[1], k.shape[2]
+        if not (q.size and keys):  # 0 / 0 is no number
+            self._enter(step["outputs"][0], Value(np.full(q.shape, np.nan, FLOAT)))
+            return
+        padded = sum(self._plan.splitter.parts(batch * queries)) - batch * queries
+        out = self._piece((batch, queries, heads, width), q.dtype, padded * heads * width * q.itemsize)
+        arrays, numbers = [q, k, v], [heads, heads // groups, queries, keys, batch]
+        numbers += [stride // array.itemsize for array in arrays for stride in array.strides[:3]]
+        if mask_name:
+            mask = self._mask(mask_name, (batch, heads, queries, keys))
+            arrays.append(mask)
+            numbers += [stride // mask.itemsize for stride in mask.strides]
+        block = next((each for each in about["queries"] if each >= queries), about["queries"][-1])
+        name = f"attention{step['kernel']}_{block}" + ("_masked" if mask_name else "")
+        self._between(name, [*arrays, out.array], numbers)
+        self._enter(step["outputs"][0], Value(out.array.transpose(0, 2, 1, 3), out.root))
+
+    def _rotary(self, step: Mapping[str, Any]) -> None:
+        """A call of the kernel of rotations."""
+        name, *tables = step["inputs"]
+        half = element_type(self._plan.kernels.half)
+        value = self._there(name)
+        if value.array.dtype != half or value.array.strides[-1] != half.itemsize or min(value.array.strides) < 0:
+            value = self._kept_copy(name, value, half)
+        x = value.array
+        batch, heads, tokens, depth = x.shape
+        if not x.size:
+            self._enter(step["outputs"][0], Value(np.zeros(x.shape, FLOAT)))
+            return
+        arrays, numbers = [x], [batch, heads, tokens, *(stride // x.itemsize for stride in x.strides[:3])]
+        for each in tables:
+            table = self._floats(each)
+            several = table.ndim > 3 and table.shape[0] > 1
+            numbers += [table.strides[0] // FLOAT.itemsize if several else 0, table.strides[-2] // FLOAT.itemsize]
+            arrays.append(table)
+        padded = sum(self._plan.splitter.parts(batch * tokens)) - batch * tokens
+        out = self._piece((batch, tokens, heads, depth), half, padded * heads * depth * half.itemsize)
+        self._between(f"rotary{step['kernel']}", [*arrays, out.array], numbers)
+        self._enter(step["outputs"][0], Value(out.array.transpose(0, 2, 1, 3), out.root))
+
+    def _floats(self, name: str) -> np.ndarray:
+        """A value as float32, whose last dimension is contiguous."""
+        value = self._there(name)
+        near = value.array.strides[-1:] == (FLOAT.itemsize,) and min(value.array.strides) >= 0
+        if value.array.dtype != FLOAT or not near:
+            value = self._kept_copy(name, value, FLOAT)
+        return np.asarray(value.array)
+
+    def _projection(self, name: str, half: np.dtype[Any]) -> np.ndarray:
+        """Queries, keys or values (batch, heads, tokens, width) as the kernel takes them."""
+        value = self._there(name)
+        array = value.array
+        near = array.strides[-1] == array.itemsize or array.shape[-1] == 1
+        aligned = not any(stride % CHUNK or stride < 0 for stride in array.strides[:3])
+        if array.dtype != half or not near or not aligned or self._offset(array) % CHUNK:
+            value = self._kept_copy(name, value, half)
+        return np.asarray(value.array)
+
+    def _mask(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """A mask, spread over the scores; what is the same for all has a stride of 0."""
+        value = self._there(name)
+        if value.array.dtype != FLOAT or min(value.array.strides, default=0) < 0:
+            value = self._kept_copy(name, value, FLOAT)
+        return np.broadcast_to(value.array, shape)
+
+    # Values on the device
+
+    def _there(self, name: str, more: int = 0) -> Value:
+        """A value on the device, with `more` bytes behind it if it comes from the processor."""
+        value = self._copies.get(name, self._values[name])
+        return value if value.root is not None else self._sent(name, more)
+
+    def _sent(self, name: str, more: int) -> Value:
+        """A value of the processor, which every call sends."""
+        value = self._values[name]
+        array = np.asarray(value.array)
+        pinned = self._pinned_array(array.shape, array.dtype)
+        self._do(_sending(None if value.late else array, name, pinned))
+        piece = self._piece(array.shape, array.dtype, more)
+        if pinned.nbytes:
+            self._work.append(Transfer(pinned, self._tensor(piece.array), back=False))
+        self._keep(name, piece)
+        return piece
+
+    def _source(self, name: str, tensor: Tensor, more: int) -> Value:
+        """An input of a stage: rows one behind the other, with room for rows that nobody wants."""
+        value = self._there(name, more)
+        array = value.array
+        if array.dtype == tensor.dtype and array.flags.c_contiguous and value.root is not None:
+            offset = self._offset(array)
+            room = self._arena.room_behind(value.root) - (offset - value.root)
+            if not offset % ALIGNMENT and room >= array.nbytes + more:
+                return value
+        return self._kept_copy(name, value, tensor.dtype, more)
+
+    def _bring(self, name: str) -> None:
+        """Copy a value of the device to pinned memory when the work so far is done."""
+        if name in self._brought:
+            return
+        value = self._values[name]
+        array = value.array
+        if not (array.flags.c_contiguous or self._copies_of(array.dtype)):  # all that lies between its ends
+            pinned = self._pinned_array((_span(array),), array.dtype)
+            self._work.append(Transfer(pinned, self._tensor(array), back=True))
+            self._brought[name] = Brought(as_strided(pinned, array.shape, array.strides))
+            return
+        contiguous = value if array.flags.c_contiguous else self._contiguous(value)
+        pinned = self._pinned_array(array.shape, array.dtype)
+        if pinned.nbytes:
+            self._work.append(Transfer(pinned, self._tensor(contiguous.array), back=True))
+        if contiguous is not value:
+            self._forget(contiguous)
+        self._brought[name] = Brought(pinned)
+
+    def _contiguous(self, value: Value, dtype: np.dtype[Any] | None = None, more: int = 0) -> Value:
+        """A copy in C order."""
+        array = value.array
+        copy = self._piece(array.shape, array.dtype if dtype is None else dtype, more)
+        if array.size:
+            axes = [axis for axis, size in enumerate(array.shape) if size > 1]
+            sizes = _merged([(array.shape[axis], array.strides[axis] // array.itemsize,
+                              copy.array.strides[axis] // copy.array.itemsize) for axis in axes])
+            if len(sizes) > RANK:
+                raise ValueError(f"an array of shape {array.shape} lies in an order that no kernel copies")
+            sizes = [(1, 0, 0)] * (RANK - len(sizes)) + sizes
+            self._between(f"copy_{array.dtype.name}_{copy.array.dtype.name}", [array, copy.array],
+                          [numbers[what] for what in range(3) for numbers in sizes])
+        return copy
+
+    def _copies_of(self, dtype: np.dtype[Any]) -> bool:
+        """Whether there are kernels that copy such elements."""
+        return FLOAT in (dtype, _plain(dtype))
+
+    def _kept_copy(self, name: str, value: Value, dtype: np.dtype[Any], more: int = 0) -> Value:
+        """A copy of a value that stands for it from now on."""
+        copy = self._contiguous(value, dtype, more)
+        self._keep(name, copy)
+        return copy
+
+    def _keep(self, name: str, copy: Value) -> None:
+        assert copy.root is not None
+        if (before := self._copies.get(name)) is not None:
+            self._release(before)
+        self._users[copy.root] += 1
+        self._copies[name] = copy
+
+    # Memory
+
+    def _piece(self, shape: tuple[int, ...], dtype: np.dtype[Any], more: int = 0) -> Value:
+        """An array of the device, with `more` bytes behind it that are its own."""
+        nbytes = math.prod(shape) * dtype.itemsize
+        if math.prod(shape) > MOST:
+            raise ValueError(f"an array of shape {shape} has more elements than kernels number")
+        root = self._arena.take(nbytes + more)
+        return Value(self._arena.memory[root:root + nbytes].view(dtype).reshape(shape), root)
+
+    def _pinned_array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        begin = self._pinned_end
+        end = begin + math.prod(shape) * dtype.itemsize
+        if end > self._pinned.nbytes:
+            raise PinnedFull
+        self._pinned_end = end + -end % ALIGNMENT
+        return self._pinned[begin:end].view(dtype).reshape(shape)
+
+    def _enter(self, name: str | None, value: Value) -> None:
+        if value.root is not None:
+            self._users[value.root] += 1
+        self._values[name] = value
+
+    def _forget(self, copy: Value) -> None:
+        """Give back the memory of a copy that has no name; work that has it goes before what gets it next."""
+        assert copy.root is not None
+        self._arena.give(copy.root)
+
+    def _release(self, value: Value) -> None:
+        if value.root is None:
+            return
+        self._users[value.root] -= 1
+        if not self._users[value.root]:
+            self._arena.give(value.root)
+
+    def _offset(self, array: np.ndarray) -> int:
+        """Bytes from where the block begins."""
+        return int(array.ctypes.data) - self._begin
+
+    def _tensor(self, array: np.ndarray) -> Any:
+        """What lies between the first and the last element of an array, as a flat tensor."""
+        return self._lane.view(self._block, self._offset(array), (_span(array),), array.dtype.name)
+
+    # Work
+
+    def _between(self, name: str, arrays: Sequence[np.ndarray], numbers: Sequence[int]) -> None:
+        """A kernel of run-time sizes."""
+        self._work.append(Launch(self._plan.kernels.between(name),
+                                 [*map(self._tensor, arrays), *(int(number) for number in numbers)]))
+
+    def _do(self, item: Item) -> None:
+        """An item that runs now, too."""
+        item(self._late)
+        self.items.append(item)
+
+    def _flush(self) -> None:
+        """Run the work so far, which is an item."""
+        if self._work:
+            again = self._lane.record(self._work)
+            self.items.append(lambda _values: again())
+            self._work = []
+
+
+def _span(array: np.ndarray) -> int:
+    """Elements from the first to the last one of an array."""
+    reach = sum((size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True))
+    return int(1 + reach // array.itemsize)
+
+
+def _sending(source: np.ndarray | None, name: str, pinned: np.ndarray) -> Item:
+    """Copies an array, or the value of a name, to pinned memory."""
+    def send(values: dict[str | None, Any]) -> None:
+        found = values[name] if source is None else source
+        if np.shape(found) != pinned.shape:
+            raise Unplanned
+        pinned[...] = found
+
+    return send
+
+
+def _told(name: str | None, brought: Brought) -> Item:
+    """Enters what was brought among the values."""
+    def tell(values: dict[str | None, Any]) -> None:
+        values[name] = brought.array()
+
+    return tell
+
+
+def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type that numpy computes in."""
+    return FLOAT if dtype.itemsize == HALF_BYTES and dtype.kind not in "iu" else dtype
+
+
+def _merged(dims: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Dimensions (size, stride, stride in the copy), of which neighbours that lie behind each other are one."""
+    merged: list[tuple[int, int, int]] = []
+    for size, source, to in dims:
+        if merged and merged[-1][1:] == (size * source, size * to):
+            merged[-1] = (merged[-1][0] * size, source, to)
+        else:
+            merged.append((size, source, to))
+    return merged

@@ -1,0 +1,173 @@
+"""Models whose sizes the run tells, on GPUs: every kernel in the emulator, beside onnxruntime."""
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import sparsec
+from sparsec.cost.precisions import HALF_PRECISIONS
+from sparsec.errors import InputError, UnsupportedOperatorError
+from sparsec.runtime.sized import device
+from tests.support.cuda import networks
+from tests.support.cuda.emulator import emulate
+from tests.support.cuda.sized import Compiled
+
+pytestmark = pytest.mark.skipif(emulate.COMPILER is None, reason="emulating kernels needs g++")
+MODEL = networks.symbolic(networks.transformer(), "batch", "sequence")
+SIZES = [(1, 1), (1, 7), (2, 16), (1, 100), (3, 2)]
+
+
+@pytest.fixture(scope="module")
+def transformer():
+    """What is compiled of the model, and onnxruntime's session."""
+    return Compiled(MODEL, "cuda-sm80"), onnxruntime.InferenceSession(MODEL.SerializeToString())
+
+
+def feeds_of(batch, tokens, seed=0):
+    ids = np.random.default_rng(seed).integers(0, 50, (batch, tokens))
+    shown = np.arange(tokens)[None] <= tokens // 2 + np.arange(batch)[:, None]
+    return {"ids": ids, "mask": shown.astype(np.int64)}
+
+
+def agree(mine, theirs, error=HALF_PRECISIONS["fp16"]):
+    for own, reference in zip(mine, theirs, strict=True):
+        assert own.dtype == reference.dtype
+        assert own.shape == reference.shape
+        assert np.abs(own - reference).max(initial=0) <= error * np.abs(reference).max(initial=0)
+
+
+@pytest.mark.parametrize(("batch", "tokens"), SIZES)
+def test_a_transformer_takes_any_size(transformer, batch, tokens):
+    compiled, session = transformer
+    for seed in range(2):  # the second call replays what the first has recorded
+        feeds = feeds_of(batch, tokens, seed)
+        agree(compiled(feeds), session.run(None, feeds))
+
+
+def test_a_call_of_sizes_that_were_seen_is_one_graph(transformer):
+    compiled, session = transformer
+    lane = compiled.runner._lane
+    compiled(feeds_of(2, 5))
+    recorded, replayed = lane.recorded, lane.replayed
+    for seed in range(3):
+        feeds = feeds_of(2, 5, seed)
+        agree(compiled(feeds), session.run(None, feeds))
+    assert (lane.recorded, lane.replayed) == (recorded, replayed + 3)
+
+
+def test_memory_grows_and_few_sizes_are_remembered(transformer, monkeypatch):
+    compiled, session = transformer
+    monkeypatch.setattr(device, "MOST", 2)
+    compiled.runner._take(1 << 12)
+    compiled.runner._take_pinned(1 << 8)
+    for batch, tokens in ((1, 3), (1, 20), (1, 3), (4, 3), (1, 20)):
+        feeds = feeds_of(batch, tokens)
+        agree(compiled(feeds), session.run(None, feeds))
+        assert len(compiled.runner.tapes) <= 2
+
+
+def test_bfloat16_and_a_range(transformer):
+    compiled = Compiled(MODEL, "cuda-sm80", precision="bf16", dims={"batch": 1, "sequence": "1..16"})
+    feeds = feeds_of(1, 9)
+    agree(compiled(feeds), transformer[1].run(None, feeds), HALF_PRECISIONS["bf16"])
+    assert {row["rows"] for row in compiled.artifact.report["layers"]} == {1, 16}
+    with pytest.raises(InputError, match=r"dimension 'sequence' is 17 in input 'ids'.* compiled for 1 to 16"):
+        compiled(feeds_of(1, 17))
+
+
+def pooled():
+    """Linear layers around a mean over the tokens, which no kernel of a device computes at such sizes.
+
+    One output looks at another in a different shape, one in a different order.
+    """
+    g = networks.Graph()
+    x = g("Relu", g.linear("x", 64, 32), name="wide")
+    g("Reshape", x, g.constant(np.array([0, 0, 8, 8])), name="split")
+    mean = g("ReduceMean", x, g.constant(np.array([1])), keepdims=0)
+    g("Identity", g("Transpose", x, perm=[2, 0, 1]), name="turned")
+    g.linear(mean, 16, 64, name="y")
+    shapes = {"y": ["batch", 16], "turned": [64, "batch", "tokens"], "wide": ["batch", "tokens", 64],
+              "split": ["batch", "tokens", 8, 8]}
+    return g.model({"x": (1, ["batch", "tokens", 32])}, shapes)
+
+
+def test_what_no_kernel_computes_runs_on_the_processor_and_is_reported():
+    model = pooled()
+    compiled, session = Compiled(model, "cuda-sm80"), onnxruntime.InferenceSession(model.SerializeToString())
+    (note,) = compiled.artifact.report["outside"]
+    assert note["operator"] == "ReduceMean"
+    assert "the processor computes it" in note["reason"]
+    for batch, tokens in ((1, 1), (2, 5), (2, 5), (3, 20)):
+        feeds = {"x": np.random.default_rng(tokens).standard_normal((batch, tokens, 32)).astype(np.float32)}
+        agree(compiled(feeds), session.run(None, feeds))
+    with pytest.raises(UnsupportedOperatorError, match="1 layer would run without sparsec's kernels"):
+        Compiled(model, "cuda-sm80", strict=True)
+
+
+def rotating(heads=2, depth=16):
+    """One layer of attention over the tokens up to each, whose queries and keys are rotated by their places."""
+    g, width = networks.Graph(), heads * depth
+    length = g("Gather", g("Shape", "x"), g.constant(np.array(1)))
+    places = g("Range", g.constant(np.array(0)), length, g.constant(np.array(1)))
+    angles = g("Mul", g("Unsqueeze", g("Cast", places, to=1), g.constant(np.array([1]))),
+               g.constant((10.0 ** -np.arange(0, 1, 2 / depth)).astype(np.float32)))
+    angles = g("Concat", angles, angles, axis=-1)
+    cos, sin = g("Cos", angles), g("Sin", angles)
+    later = g("Greater", places, g("Unsqueeze", places, g.constant(np.array([1]))))
+    mask = g("Where", later, g.constant(np.float32(-1e9)), g.constant(np.float32(0)))
+    q, k, v = (networks.split(g, g.linear("x", width, width), heads) for _ in range(3))
+
+    def rotated(x):
+        first, second = (g("Slice", x, *(g.constant(np.array([n])) for n in (start, start + depth // 2, 3)))
+                         for start in (0, depth // 2))
+        turned = g("Concat", g("Neg", second), first, axis=-1)
+        return g("Add", g("Mul", x, cos), g("Mul", turned, sin))
+
+    scores = g("MatMul", rotated(q), g("Transpose", rotated(k), perm=[0, 1, 3, 2]))
+    weights = g("Softmax", g("Add", g("Mul", scores, g.constant(np.float32(depth ** -0.5))), mask), axis=-1)
+    mixed = g("Transpose", g("MatMul", weights, v), perm=[0, 2, 1, 3])
+    g.linear(g("Reshape", mixed, g.constant(np.array([0, -1, width]))), 8, width, name="y")
+    return g.model({"x": (1, ["batch", "tokens", width])}, {"y": ["batch", "tokens", 8]})
+
+
+def test_rotations_are_kernels():
+    model = rotating()
+    compiled, session = Compiled(model, "cuda-sm80"), onnxruntime.InferenceSession(model.SerializeToString())
+    assert not compiled.artifact.report["outside"]
+    assert [step["op"] for step in compiled.program.steps].count("rotary") == 2
+    for batch, tokens in ((1, 1), (2, 7), (1, 20)):
+        feeds = {"x": np.random.default_rng(tokens).standard_normal((batch, tokens, 32)).astype(np.float32)}
+        agree(compiled(feeds), session.run(None, feeds))
+    assert compiled.runner._lane.recorded == 3  # one graph each
+
+
+def test_images_come_in_any_number():
+    g = networks.Graph()
+    x = g("GlobalAveragePool", g("Relu", g.conv("x", 8, 4, 3)))
+    g.linear(g("Flatten", x), 5, 8, name="y")
+    model = networks.symbolic(g.model({"x": (1, [1, 4, 6, 6])}, {"y": [1, 5]}), "batch")
+    compiled, session = Compiled(model, "cuda-sm80"), onnxruntime.InferenceSession(model.SerializeToString())
+    assert {row["rows"] for row in compiled.artifact.report["layers"]} == {1, 8}
+    for batch in (1, 3, 9):
+        feeds = {"x": np.random.default_rng(batch).standard_normal((batch, 4, 6, 6)).astype(np.float32)}
+        agree(compiled(feeds), session.run(None, feeds))
+
+
+def test_no_rows_give_no_rows():
+    g = networks.Graph()
+    g.linear(g("Relu", g.linear("x", 64, 32)), 8, 64, name="y")
+    compiled = Compiled(networks.symbolic(g.model({"x": (1, [1, 32])}, {"y": [1, 8]}), "rows"), "cuda-sm80")
+    (y,) = compiled({"x": np.zeros((0, 32), np.float32)})
+    assert y.shape == (0, 8)
+
+
+def test_what_is_not_taken_is_named():
+    g = networks.Graph()
+    g.conv(g("Relu", g.conv("x", 8, 4, 3)), 8, 8, 3)
+    g.nodes[-1].output[0] = "y"
+    model = g.model({"x": (1, [1, 4, 16, 16])}, {"y": [1, 8, 16, 16]})
+    for value in (*model.graph.input, *model.graph.output):
+        for axis in (2, 3):
+            value.type.tensor_type.shape.dim[axis].dim_param = "hw"[axis - 2]
+    with pytest.raises(UnsupportedOperatorError, match="images whose height and width only the run tells"):
+        sparsec.compile(model, "cuda-sm80", tune="off")

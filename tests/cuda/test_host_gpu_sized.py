@@ -1,0 +1,158 @@
+"""Sessions of models for run-time sizes on a GPU that obeys CUDA's rules without its arithmetic: graphs, memory, ends.
+
+What kernels compute is `test_cuda_any_size.py`'s.
+"""
+
+import json
+import subprocess
+import sys
+
+import onnx
+import pytest
+
+import sparsec
+from sparsec.backends.cuda import driver
+from tests.support.cuda import host_gpu, networks
+from tests.support.cuda.sass import needs_nvcc
+
+pytestmark = [
+    needs_nvcc,
+    pytest.mark.skipif(host_gpu.COMPILER is None, reason="the host's GPU needs gcc"),
+    pytest.mark.skipif(driver.probe() is not None, reason="there is an NVIDIA driver here"),
+]
+
+SHARED = """
+import gc, json, os, sys, threading
+import numpy as np
+from tests.support.cuda import host_gpu
+from sparsec.errors import SparsecError
+from sparsec.runtime.sized import device
+from sparsec.runtime.session import InferenceSession
+path = sys.argv[1] + "/model.sparsec"
+def feeds(batch, tokens):
+    return {"ids": np.zeros((batch, tokens), np.int64), "mask": np.ones((batch, tokens), np.int64)}
+def changed(before):
+    after = host_gpu.counts()
+    return {name: after[name] - before[name] for name in after if after[name] != before[name]}
+def refused(call):
+    try:
+        call()
+    except SparsecError as error:
+        return f"{type(error).__name__}: {error}"
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the libraries and an artifact."""
+    folder = tmp_path_factory.mktemp("host_gpu_sized")
+    host_gpu.build(folder)
+    onnx.save(networks.symbolic(networks.transformer(), "batch", "sequence"), folder / "model.onnx")
+    sparsec.compile(folder / "model.onnx", "cuda-sm80", dims={"batch": "1..2", "sequence": "1..64"}
+                    ).save(folder / "model.sparsec")
+    return folder
+
+
+@pytest.fixture
+def told(folder):
+    """What a script prints as JSON on the host's GPU."""
+    def run(script, **settings):
+        done = subprocess.run([sys.executable, "-c", SHARED + script, folder], capture_output=True, text=True,
+                              check=False, env=host_gpu.environment(folder, **settings))
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+    return run
+
+
+def test_sizes_are_recorded_at_first_use_and_replayed_without_asking_for_memory(told):
+    found = told("""
+session = InferenceSession(path)
+shapes = [session.run(None, feeds(*size))[0].shape for size in ((1, 7), (2, 16), (1, 1))]
+before = host_gpu.counts()
+for size in ((1, 7), (2, 16), (1, 1)) * 10:
+    session.run(None, feeds(*size))
+print(json.dumps({"shapes": shapes, "changed": changed(before), "live": host_gpu.counts()["live_executable"]}))
+""")
+    assert found["shapes"] == [[1, 7, 8], [2, 16, 8], [1, 1, 8]]
+    assert found["live"] == 3
+    assert found["changed"] == {"copies": 90, "replays": 30}  # indices, mask and output
+
+
+def test_few_sizes_are_kept_and_closing_gives_everything_back(told):
+    found = told("""
+device.MOST = 2
+first = InferenceSession(path)
+first.run(None, feeds(1, 3))
+first.close()
+del first
+gc.collect()
+empty, live = host_gpu.counts(), []
+session = InferenceSession(path)
+for tokens in (3, 9, 20, 64, 3):
+    session.run(None, feeds(2, tokens))
+    live.append(host_gpu.counts()["live_executable"])
+session.close()
+del session
+gc.collect()
+left = changed(empty)
+print(json.dumps({"live": live, "left": {name: count for name, count in left.items() if name.startswith("live")},
+                  "early": host_gpu.counts()["freed_early"]}))
+""")
+    assert found == {"live": [1, 2, 2, 2, 2], "left": {}, "early": 0}
+
+
+def test_memory_grows_where_sizes_need_more(told):
+    found = told("""
+device.FIRST_BYTES, device.FIRST_PINNED = 1 << 14, 1 << 10
+session = InferenceSession(path)
+for tokens in (3, 64, 3):
+    session.run(None, feeds(2, tokens))
+before = host_gpu.counts()
+session.run(None, feeds(2, 3))
+print(json.dumps({"changed": changed(before), "early": before["freed_early"], "live": before["live_executable"]}))
+""")
+    assert found == {"changed": {"copies": 3, "replays": 1}, "early": 0, "live": 2}
+
+
+def test_threads_have_memory_and_graphs_of_their_own(told):
+    found = told("""
+session, wrong = InferenceSession(path), []
+barrier = threading.Barrier(4)
+def work(number):
+    barrier.wait()
+    for turn in range(20):
+        if session.run(None, feeds(1 + number % 2, 1 + turn % 3))[0].shape != (1 + number % 2, 1 + turn % 3, 8):
+            wrong.append(turn)
+threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+counts = host_gpu.counts()
+print(json.dumps({"wrong": wrong, "streams": counts["live_stream"], "early": counts["freed_early"]}))
+""")
+    assert not found["wrong"]
+    assert found["early"] == 0
+    assert 1 <= found["streams"] <= 4
+
+
+def test_what_cannot_be_is_refused_in_a_line(told):
+    found = told("""
+session = InferenceSession(path)
+session.run(None, feeds(1, 1))
+read, write = os.pipe()
+if os.fork() == 0:
+    os.write(write, str(refused(lambda: session.run(None, feeds(1, 1)))).encode())
+    os._exit(0)
+os.wait()
+print(json.dumps([refused(lambda: session.run(None, feeds(1, 65))), refused(lambda: session.run(None, feeds(3, 1))),
+                  refused(lambda: session.run_with_device(None, {})), os.read(read, 1000).decode()]))
+""")
+    for line, part in zip(found, ("dimension 'sequence' is 65 in input 'ids', and the artifact was compiled for 1 to",
+                                  "dimension 'batch' is 3", "takes arrays, on a GPU as well",
+                                  "CUDA does not survive a fork"), strict=True):
+        assert part in line
+        assert "\n" not in line
+
+
+def test_too_little_memory_says_how_much_is_needed(told):
+    found = told("print(json.dumps(refused(lambda: InferenceSession(path))))", HOST_GPU_BYTES="1000000")
+    assert found.startswith("DeviceError: the GPU's memory does not hold the artifact: it needs 67.1 MB")
