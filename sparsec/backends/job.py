@@ -50,6 +50,10 @@ class Measurer(Protocol):
         """Whether that is this machine, which can time whole programs, too."""
         ...
 
+    def prepare(self, options: Sequence[Option], target: Target, threads: int) -> None:
+        """Compile what is measured next, as far as that is done sooner for several kernels at once."""
+        ...
+
     def measure(self, node: ir.Node, option: Option, target: Target, threads: int) -> float:
         """Seconds that an option takes for a node."""
         ...

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from sparsec.backends.base import Backend, Judge, LayerReport
 from sparsec.backends.job import Job
 from sparsec.cost.option import Option
-from sparsec.cost.plan import CHOICE, Choice, Measure, choose
+from sparsec.cost.plan import CHOICE, Choice, Measure, Prepare, choose
 from sparsec.errors import VerificationError
 from sparsec.formats import CODECS, FORMATS
 from sparsec.graph.annotations import NETWORK
@@ -100,7 +100,8 @@ def _choose(node: ir.Node, options: Sequence[Option], job: Job, judge: Judge | N
     passed_over: dict[str, float] = {}
     while options:
         choice = choose(node.name or node.op_type, options, threads=job.threads, machine=job.calibration.machine,
-                        smallest=job.options.optimize == "size", workers=workers, measure=timer(node, job))
+                        smallest=job.options.optimize == "size", workers=workers, measure=timer(node, job),
+                        prepare=_ahead(node, job))
         winner = choice.winner.option
         error = None if judge is None else judge(node, winner)
         if error is None or job.limit is None or error <= job.limit:
@@ -117,6 +118,14 @@ def timer(node: ir.Node, job: Job) -> Measure | None:
         return None
     measure = partial(job.measurer.measure, node, target=job.target, threads=job.threads)
     return partial(job.log.time, target=job.target, threads=job.threads, measure=measure, network=NETWORK.get(node))
+
+
+def _ahead(node: ir.Node, job: Job) -> Prepare | None:
+    """What compiles options of a layer before `timer`'s times them."""
+    if job.measurer is None or job.log is None:
+        return None
+    prepare = partial(job.measurer.prepare, target=job.target, threads=job.threads)
+    return partial(job.log.prepare, target=job.target, threads=job.threads, prepare=prepare, network=NETWORK.get(node))
 
 
 def _quantize(node: ir.Node, codec: str) -> None:

@@ -21,6 +21,10 @@ EVEN = 1.02
 """Times the best measurement, up to which what was predicted to be the fastest is taken: measurements err, too."""
 
 
+Prepare = Callable[[Sequence[Option]], None]
+"""Gets options ready that are timed next."""
+
+
 class Measure(Protocol):
     """What times an option."""
 
@@ -94,7 +98,7 @@ CHOICE = Annotation[Choice]("choice")
 
 def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: Measure | None = None,
            trials: int = 6, machine: Rates = DEFAULT_MACHINE, smallest: bool = False,
-           workers: int = 1) -> Choice:
+           workers: int = 1, prepare: Prepare | None = None) -> Choice:
     """The fastest option by the roofline, or a dense one hardly slower; with `measure`, the fastest of those timed.
 
     With `smallest`, the one of the fewest bytes among those at least as fast as the best dense one.
@@ -102,16 +106,17 @@ def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: 
     Timed are first the best predicted options of the `trials` most promising kernels, then half as many more of the one
     that won: tilings of one kernel differ less than the predictions of two kernels err. The best dense
     option is among the first unless it is hopeless. Those that come close to the fastest are timed again, in turns, and
-    the prediction decides between equals. `workers` calls of `measure` are made at once.
+    the prediction decides between equals. `workers` calls of `measure` are made at once; before it is called for
+    several options, `prepare` may get them all ready.
     """
     candidates = sorted((Candidate(o, machine.seconds(o.work, threads)) for o in options), key=lambda c: c.predicted_s)
     predicted = None
     if measure is not None and len(candidates) > 1:
         predicted = None if smallest else _careful(candidates, machine).option
         kernels = _by_kernel(candidates)
-        timed = _timed(_finalists(kernels, trials), measure, workers)
+        timed = _timed(_finalists(kernels, trials), measure, workers, prepare)
         fastest = _ranked(timed)[0]
-        timed += _timed(kernels[_kernel(fastest)][1:1 + trials // 2], measure, workers)
+        timed += _timed(kernels[_kernel(fastest)][1:1 + trials // 2], measure, workers, prepare)
         rest = [c for c in candidates if all(c.option is not t.option for t in timed)]
         candidates = _even(_settled(_ranked(timed), measure, workers)) + rest
     winner = _smallest(candidates) if smallest else candidates[0]
@@ -192,8 +197,11 @@ def _even(ranked: list[Candidate]) -> list[Candidate]:
     return [first, *(c for c in ranked if c is not first)]
 
 
-def _timed(candidates: Sequence[Candidate], measure: Callable[[Option], float | None], workers: int) -> list[Candidate]:
+def _timed(candidates: Sequence[Candidate], measure: Callable[[Option], float | None], workers: int,
+           prepare: Prepare | None = None) -> list[Candidate]:
     """The candidates with their measured times."""
+    if prepare is not None:
+        prepare([c.option for c in candidates])
     if workers == 1:
         seconds = [measure(c.option) for c in candidates]
     else:

@@ -13,7 +13,7 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,6 +75,15 @@ class TuningLog:
             self._add(name, option, measure(option))
             self.budget_s -= time.perf_counter() - begin
         return self._median(name)
+
+    def prepare(self, options: Sequence[Option], target: Target, threads: int,
+                prepare: Callable[[Sequence[Option]], None], network: float | None = None) -> None:
+        """Get the options ready that `time` would measure, where there are several and the budget lasts."""
+        unknown = [each for each in options if key(each, target, threads, self.machine, network) not in self._seconds]
+        if len(unknown) > 1 and self.budget_s > 0:
+            begin = time.perf_counter()
+            prepare(unknown)
+            self.budget_s -= time.perf_counter() - begin
 
     def logged(self, option: Option, target: Target, threads: int) -> float | None:
         """The logged time of an option, None where it was not measured."""

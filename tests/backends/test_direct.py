@@ -1,5 +1,6 @@
 """Programs as one function without a virtual machine: what it computes, which programs have it, and what it refuses."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import sparsec
 from sparsec.errors import ArtifactError, InputError
 from tests.support.programs import parallel_artifact, signature_artifact
+from tests.support.texts import model
 
 MODELS = {
     "two outputs of one value": """<ir_version: 8, opset_import: ["": 17]>
@@ -65,6 +67,19 @@ def test_an_index_outside_is_refused_and_the_session_goes_on():
     with pytest.raises(InputError):
         session.run(None, {**feeds, "i": np.array([0, 9, 0])})
     np.testing.assert_array_equal(session.run(None, feeds)[0], expected)
+
+
+def test_only_what_asserts_something_looks_at_its_arguments():
+    steps = " ".join(f"x{n + 1} = MatMul(x{n}, w{n})" for n in range(10))
+    weights = ", ".join(f"float[{n + 2},{n + 3}] w{n}" for n in range(10))
+    proto = model(f"g (float[5,2] x0, int64[3] i) => (float[3,12] y) <{weights}> {{ {steps} y = Gather(x10, i) }}")
+    artifact = sparsec.compile(proto, tune="off")
+    session = sparsec.InferenceSession(artifact)
+    with pytest.raises(InputError):
+        session.run(None, {"x0": np.zeros((5, 2), np.float32), "i": np.array([0, 99, 0])})
+    signatures = set(re.findall(rb"(\w+)\([^)]*: Tensor\(", artifact.library))
+    assert {b"sparsec_bind"} < signatures
+    assert len(signatures) < 5
 
 
 def test_a_program_whose_outputs_are_inputs_or_constants_has_none():

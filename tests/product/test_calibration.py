@@ -15,6 +15,7 @@ from sparsec.cost.calibration import calibration_of, check_keepable, keep, key, 
 from sparsec.cost.option import Option, Work
 from sparsec.cost.plan import choose
 from sparsec.cost.roofline import CACHED, DEFAULT_MACHINE, DENSITIES, PIXELS, ROUNDED
+from sparsec.cost.tuning import TuningLog
 from sparsec.errors import CalibrationError
 from sparsec.files import shown
 from sparsec.machine import cpus
@@ -143,6 +144,20 @@ def test_what_comes_close_is_timed_again_in_turns(rounds, wins):
 
     assert choose("layer", [fast, slow], measure=measure).winner.option.kernel == wins
     assert all(sorted(taken[turn:turn + 2]) == ["a", "b"] for turn in range(0, len(taken), 2))
+
+
+def test_kernels_are_made_ready_before_one_is_timed_but_for_those_that_the_log_knows():
+    options = [Option("csr", name, name, name, 0, Work(1e6, 0)) for name in "abc"]
+    told = []
+    choose("layer", options, measure=lambda option, times=1: told.append(option.kernel) or 1.0,
+           prepare=lambda coming: told.append([each.kernel for each in coming]))
+    assert told[:4] == [["a", "b", "c"], "a", "b", "c"]
+    log, cpu, prepared = TuningLog(None, 1.0, "machine"), resolve("cpu"), []
+    log.time(options[0], cpu, 1, lambda _: 1.0)
+    for _ in range(2):
+        log.prepare(options, cpu, 1, prepared.append)
+        log.budget_s = 0.0
+    assert prepared == [options[1:]]
 
 
 def test_the_command_measures_keeps_and_uses_the_rates(tmp_path, monkeypatch, capsys):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,12 +19,13 @@ from sparsec.backends.cpu.direct import direct, kernels_called, workspace_of
 from sparsec.backends.cpu.entry import in_parts
 from sparsec.backends.cpu.huge_storages import huge_storages
 from sparsec.backends.cpu.schedule import schedule_kernels
-from sparsec.backends.program import BIND, CALL, Calls, Function, Functions, Program
+from sparsec.backends.program import BIND, Calls, Function, Functions, Program
 from sparsec.backends.relax import passes
 from sparsec.backends.relax.export import Beside, export, linker
 from sparsec.backends.relax.lower import Lowered
 from sparsec.backends.relax.planned import recording
 from sparsec.errors import ToolchainError
+from sparsec.kernels.cpu.tensors.index import ASSERTS
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.target import SVE_256, Target
 
@@ -45,33 +45,31 @@ def build(lowered: Lowered) -> Program:
     """
     embedded: list[np.ndarray] = []
     with prepared(lowered, direct(embedded)) as (module, target):
-        kernels = _called_once(module)
+        kernels = _called(module)
         if len(kernels) < MANY or linker(lowered.target.machine) is None or lowered.target.has(SVE_256):
             library, objects = exported(_executable(module, target), lowered.target)
         else:
-            library, objects = _build_in_halves(module, kernels[::2], lowered.target, target)
+            library, objects = _build_apart(module, kernels, lowered.target, target)
     return Program(library, "main", (*lowered.constants, *embedded), lowered.inputs, lowered.outputs, objects,
                    workspace=workspace_of(module))
 
 
-def _called_once(module: tvm.IRModule) -> list[str]:
-    """The kernels that are called at one place, in order: LLVM renames what it sees declared at several.
+def _called(module: tvm.IRModule) -> list[str]:
+    """The kernels that are called, in order.
 
     Those of a single word are left out: C's libraries have functions of such names ("erf", "floor"), which calls would
     reach instead, and ld takes some for numbers ("add").
     """
-    calls: Counter[str] = Counter()
+    calls = set(kernels_called(module))
 
     def visit(expr: tvm.ir.Expr) -> None:
         if isinstance(expr, relax.Call) and isinstance(expr.op, tvm.ir.GlobalVar):
-            calls[expr.op.name_hint] += 1
+            calls.add(expr.op.name_hint)
 
     for function in module.functions.values():
         if isinstance(function, relax.Function):
             relax.analysis.post_order_visit(function, visit)
-    calls.update(kernels_called(module))
-    return sorted(name for name, count in calls.items() if count == 1 and isinstance(module[name], tirx.PrimFunc)
-                  and "_" in name and name not in (BIND, CALL))
+    return sorted(name for name in calls if isinstance(module[name], tirx.PrimFunc) and "_" in name)
 
 
 def _entered(builder: relax.ExecBuilder, module: tvm.IRModule) -> tvm.IRModule:
@@ -85,24 +83,37 @@ def _executable(module: tvm.IRModule, llvm: tvm.target.Target) -> tvm.runtime.Ex
     return vm_build._vmlink(builder, llvm, _entered(builder, module))  # noqa: SLF001 - its second half
 
 
-def _build_in_halves(module: tvm.IRModule, apart: Sequence[str], target: Target,
-                     llvm: tvm.target.Target) -> tuple[bytes, tuple[int, ...]]:
-    """The library of a module whose kernels `apart` are compiled in a thread of their own."""
-    builder = relax.ExecBuilder()
-    whole = _entered(builder, module)
-    taken = {name: whole[name] for name in apart}
-    rest = {name: function for name, function in whole.functions.items() if name.name_hint not in taken}
+def _build_apart(module: tvm.IRModule, apart: Sequence[str], target: Target,
+                 llvm: tvm.target.Target) -> tuple[bytes, tuple[int, ...]]:
+    """The library of a module whose kernels `apart` may be compiled by themselves: half of them are, in a thread.
 
-    def compile_apart() -> bytes:
-        with settings(target) as own, tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
+    Only what callers reach, and kernels that assert something, check their arguments.
+    """
+    builder = relax.ExecBuilder()
+    functions = {name.name_hint: function for name, function in _entered(builder, module).functions.items()}
+
+    def taken(names: Sequence[str], *, checked: bool = False) -> bytes:
+        own = tvm.IRModule({name: functions[name] for name in names})
+        with settings(target, checked=checked) as own_llvm, tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
             path = Path(directory) / "kernels.o"
-            tirx.build(tvm.IRModule(taken), target=own).write_to_file(str(path), "o")
+            tirx.build(own, target=own_llvm).write_to_file(str(path), "o")
             return path.read_bytes()
 
+    checked = [name for name in functions if name == BIND or (name in apart and _asserts(functions[name]))]
+    half = [name for name in apart if name not in checked][::2]
+    rest = {name: function for name, function in functions.items() if name not in {*half, *checked}}
     with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(compile_apart)
-        executable = vm_build._vmlink(builder, llvm, tvm.IRModule(rest, attrs=module.attrs))  # noqa: SLF001 - as above
-        return exported(executable, target, Beside(tuple(apart), other.result))
+        other = pool.submit(taken, half)
+        with settings(target, checked=any(map(_asserts, rest.values()))):
+            executable = vm_build._vmlink(builder, llvm, tvm.IRModule(rest, attrs=module.attrs))  # noqa: SLF001 - as above
+            objects = [taken(checked, checked=True)] if checked else []
+            called = (*half, *(name for name in checked if name != BIND))
+            return exported(executable, target, Beside(called, lambda: (other.result(), *objects)))
+
+
+def _asserts(function: tvm.ir.BaseFunc) -> bool:
+    """Whether a function looks at what it is given, such as indices; TVM's own kernels do not."""
+    return ASSERTS in (function.attrs or {})
 
 
 def build_functions(module: tvm.IRModule, functions: Sequence[tuple[str, tuple[np.ndarray, ...]]], target: Target,
@@ -148,14 +159,17 @@ def prepared(lowered: Lowered, *planned: tvm.transform.Pass) -> Iterator[tuple[t
 
 
 @contextmanager
-def settings(target: Target) -> Iterator[tvm.target.Target]:
+def settings(target: Target, *, checked: bool = True) -> Iterator[tvm.target.Target]:
     """What kernels are compiled with: the LLVM target, and neither of two passes of TVM.
 
     Storage rewrite moves registers to the heap, and TIR's elimination of common subexpressions takes quadratic time for
-    what LLVM does anyway. LLVM's time grows faster than a kernel does, so that few operators become one.
+    what LLVM does anyway. LLVM's time grows faster than a kernel does, so that few operators become one. Functions that
+    only what was compiled with them calls need not be `checked`: the code that looks at types and sizes of arguments
+    takes LLVM as long as a kernel's own.
     """
     llvm = llvm_target(target)
-    config = {"tirx.disable_storage_rewrite": True, "tirx.disable_cse_tir": True, "relax.FuseOps.max_depth": FUSED}
+    config = {"tirx.disable_storage_rewrite": True, "tirx.disable_cse_tir": True, "relax.FuseOps.max_depth": FUSED,
+              "tirx.disable_assert": not checked}
     with llvm, tvm.transform.PassContext(opt_level=3, config=config):
         yield llvm
 

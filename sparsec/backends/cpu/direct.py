@@ -21,6 +21,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.backends.program import BIND, CALL
 from sparsec.backends.relax.planned import NotPlain, Planned, Tensor, described
+from sparsec.kernels.emit import address_of
 from sparsec.machine.memory import ALIGNMENT, element_type
 
 _ENTRY = "main"
@@ -31,12 +32,6 @@ MANY_ARGUMENTS, FEW_BYTES = 256, 1 << 22
 """The same where all are no larger than this together: such a program takes no longer than the virtual machine."""
 CALLS = 50
 """Calls of kernels that one function makes: LLVM takes far more than twice as long for twice as many."""
-_ADDRESS = """
-define linkonce_odr i64 @sparsec_address(ptr %of) alwaysinline nounwind readnone {
-  %address = ptrtoint ptr %of to i64
-  ret i64 %address
-}
-"""
 
 
 def direct(embedded: list[np.ndarray]) -> tvm.transform.Pass:
@@ -128,9 +123,9 @@ def _bind(tensors: list[Tensor]) -> tirx.PrimFunc:
     with _function(BIND) as builder:
         buffers = [T.arg(f"tensor_{number}", T.buffer(each.shape, each.dtype)) for number, each in enumerate(tensors)]
         table = T.arg("table", T.buffer((len(tensors),), "int64"))
-        with T.attr(T.int32(0), "pragma_import_llvm", _ADDRESS):
+        with T.attr(T.int32(0), "pragma_import_llvm", address_of.LLVM):
             for number, buffer in enumerate(buffers):
-                T.buffer_store(table, T.call_extern("int64", "sparsec_address", buffer.data), [number])
+                T.buffer_store(table, address_of.address(buffer), [number])
     return builder.get()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -14,13 +15,14 @@ import tvm
 from tvm import tirx
 
 from sparsec.backends.cpu.build import settings
-from sparsec.backends.cpu.calls import KernelCall, call
+from sparsec.backends.cpu.calls import KernelCall, build, call
 from sparsec.backends.cpu.layers import layer_of, offers_of, repeats
 from sparsec.cost.option import Option
 from sparsec.cost.tuning import CACHED_BYTES
 from sparsec.graph.annotations import NETWORK
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.machine import tvm_runtime
+from sparsec.machine.cpus import available
 from sparsec.target import Target, lacking, machine_name
 
 COLD = 2  # times the L2 cache: the activations that repeated runs cycle through
@@ -35,6 +37,12 @@ class Here:
     machine: str
     workers: int = 1
     here: bool = True
+
+    def prepare(self, options: Sequence[Option], target: Target, threads: int) -> None:
+        """Compile the kernels on all processors; nothing is timed meanwhile."""
+        kernels = dict.fromkeys(build(each.family, each.params, isa_of(target, threads)) for each in options)
+        with ThreadPoolExecutor(available()) as pool:
+            list(pool.map(partial(_compile, target=target), kernels))
 
     def measure(self, node: ir.Node, option: Option, target: Target, threads: int) -> float:
         """Seconds for a node, with inputs and weights as cold as the rest of a network leaves them."""
@@ -68,13 +76,13 @@ def prepare(node: ir.Node, option: Option, target: Target, threads: int) -> Call
 
 def prepare_call(kernel: KernelCall, target: Target, threads: int, network: float | None = None) -> Callable[[], float]:
     """`prepare` for a kernel with its constants; `network` as `graph.annotations.NETWORK` has it, None: much."""
-    return partial(_time, kernel, _compile(kernel.kernel, target), target, threads, network)
+    return partial(_time, kernel, _compile(kernel.kernel, target=target), target, threads, network)
 
 
 @lru_cache(maxsize=512)
 def _compile(kernel: tirx.PrimFunc, target: Target) -> Callable[..., None]:
     """The kernel as a function; equal layers share the kernel's object."""
-    with settings(target) as llvm:
+    with settings(target, checked=False) as llvm:
         function: Callable[..., None] = tvm.compile(kernel.with_attr("global_symbol", "main"), target=llvm)["main"]
     return function
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,9 @@ class Remote:
     def servers(self) -> int:
         """Servers that are registered now."""
         return sum(each["key"] == f"server:{self.key}" for each in self._tracker.summary()["server_info"])
+
+    def prepare(self, options: Sequence[Option], target: Target, threads: int) -> None:
+        """Nothing: as many threads compile as there are servers."""
 
     def measure(self, node: ir.Node, option: Option, target: Target, threads: int) -> float:
         """Seconds that an option takes for a node on whichever server is free; another is tried where one dies.

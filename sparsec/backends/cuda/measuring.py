@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -53,6 +53,9 @@ class Here:
     machine: str
     workers: int = 1
     here: bool = True
+
+    def prepare(self, options: Sequence[Option], target: Target, threads: int) -> None:
+        """Nothing: kernels are compiled one after the other."""
 
     def measure(self, node: ir.Node, option: Option, target: Target, threads: int) -> float:  # noqa: ARG002 - the host's
         """Seconds that an option takes for a node."""

@@ -32,6 +32,9 @@ OPAQUE = 8  # TOpPattern::kOpaque: Relax fuses nothing into the kernel
 Builders = Mapping[type, Callable[..., tirx.PrimFunc]]
 """By the class of a kernel's parameters what builds it from (parameters, isa): flat buffers, the outputs last."""
 
+KERNEL = "sparsec_kernel"
+"""What the names of kernels begin with that have none."""
+
 
 @dataclass(frozen=True)
 class Range:
@@ -165,7 +168,7 @@ class LoweringContext:
     def _function(self, prim_func: tirx.PrimFunc) -> relax.GlobalVar:
         """A kernel as a function of the module, where another call of it by the node is noted."""
         if id(prim_func) not in self._functions:
-            name = str(prim_func.attrs["global_symbol"]) if "global_symbol" in prim_func.attrs else "kernel"
+            name = str(prim_func.attrs["global_symbol"]) if "global_symbol" in prim_func.attrs else KERNEL
             private = prim_func.without_attr("global_symbol").with_attr({"op_pattern": OPAQUE, HAND_WRITTEN: True})
             self._functions[id(prim_func)] = (prim_func, self.bb.add_func(private, name))
         function = self._functions[id(prim_func)][1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -21,12 +22,12 @@ class Beside:
 
     Attributes:
         names: the functions.
-        objects: waits for them: the object file.
+        objects: waits for them: the object files, with others that the library holds beside those kernels'.
 
     """
 
     names: tuple[str, ...]
-    objects: Callable[[], bytes]
+    objects: Callable[[], Sequence[bytes]]
 
 
 LINKERS = ("ld", "ld.lld", "cc", "gcc", "g++", "clang")
@@ -63,7 +64,7 @@ def export(executable: tvm.runtime.Executable, beside: Beside | None = None, *, 
             objects.extend(Path(path).read_bytes() for path in paths)
             Path(output).write_bytes(b"".join(objects))
             return
-        others = [] if beside is None else _linked(beside, link_with, Path(output).with_name("beside.o"))
+        others = [] if beside is None else _linked(beside, link_with, Path(output).parent, paths)
         done = subprocess.run([link_with, "-shared", "-o", output, *paths, *others],  # noqa: S603 - our own files
                               capture_output=True, text=True, check=False)
         if done.returncode:
@@ -88,13 +89,29 @@ def _assembled(path: Path, rewritten: Callable[[str], str]) -> str:
     return str(made)
 
 
-def _linked(beside: Beside, link_with: str, path: Path) -> list[str]:
-    """The linker's arguments for the object file, whose functions bear TVM's prefix and are called without it.
+def _linked(beside: Beside, link_with: str, folder: Path, callers: Sequence[str]) -> list[str]:
+    """The linker's arguments for the object files in a folder; kernels bear TVM's prefix and are called without it.
 
     Names are quoted, since some are words of the linker's own language, and bound inside the library, whatever else the
     process has of that name.
     """
-    path.write_bytes(beside.objects())
+    paths = []
+    for number, content in enumerate(beside.objects()):
+        paths.append(folder / f"beside{number}.o")
+        paths[-1].write_bytes(content)
     through = "" if "ld" in link_with.rsplit("-", maxsplit=1)[-1] else "-Wl,"
-    names = (f'--defsym="{name}"=__tvm_ffi_{name}' for name in beside.names)
-    return [str(path), *(f"{through}{option}" for option in ("-Bsymbolic", *names))]
+    names = (f'--defsym="{name}"=__tvm_ffi_{name.partition(".")[0]}' for name in _declared(beside.names, callers))
+    return [*map(str, paths), *(f"{through}{option}" for option in ("-Bsymbolic", *names))]
+
+
+def _declared(names: Sequence[str], callers: Sequence[str]) -> list[str]:
+    """The names that object files call functions by: LLVM adds a number to that of one which is declared again.
+
+    In a table of symbols the end of a longer name may stand for another.
+    """
+    again: set[str] = set()
+    for content in (Path(path).read_bytes() for path in callers):
+        for found in re.findall(rb"(?<=\0)[A-Za-z_]\w*\.\d+(?=\0)", content):
+            name, _, number = found.decode().partition(".")
+            again |= {f"{each}.{number}" for each in names if name.endswith(each)}
+    return [*names, *sorted(again)]

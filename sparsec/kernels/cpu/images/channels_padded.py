@@ -5,7 +5,8 @@ Channels may be scaled, shifted and activated on the way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,11 +16,17 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.graph.layout import PaddedFlat
 from sparsec.graph.operators.epilogue import apply
 from sparsec.kernels.cpu.images.padded import blank, load_lanes, padded_rows, pixels, write_images
+from sparsec.kernels.emit import address_of
 from sparsec.kernels.emit.activations import finished
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, splat, store
+
+Reached = Callable[[Expr], tuple[Buffer, Expr]]
+"""The buffer that one of several channels lies in, and the number that it has there."""
+ALIKE = 3
+"""Inputs of one layout in a row from which on a loop copies them all: code for each takes LLVM long."""
 
 
 def build_concat(sources: Sequence[PaddedFlat], target: PaddedFlat, isa: Isa,
@@ -30,39 +37,66 @@ def build_concat(sources: Sequence[PaddedFlat], target: PaddedFlat, isa: Isa,
     """
     def body(b: Buffers) -> None:
         first = 0
-        for i, source in enumerate(sources):
-            channels = range(first, first + source.channels)
+        for source, inputs in _runs(sources):
+            reached = _together(b, inputs, source, target.dtype) if len(inputs) >= ALIKE else _one(b[f"x{inputs[0]}"])
+            channels = range(first, first + len(inputs) * source.channels)
             if epilogue is None:
-                _copy(b[f"x{i}"], source, b["y"], target, channels, isa)
+                _copy(reached, source, b["y"], target, channels, isa)
             else:
-                _scale(b, b[f"x{i}"], source, target, channels, isa, epilogue)
-            first += source.channels
+                _scale(b, reached, source, target, channels, isa, epilogue)
+            first = channels.stop
 
     sizes = {} if epilogue is None else {"scale": target.channels, "shift": target.channels}
     sizes |= {f"x{i}": source.size for i, source in enumerate(sources)}
-    return kernel({name: (size, target.dtype) for name, size in {**sizes, "y": target.size}.items()}, body)
+    arguments = {name: (size, target.dtype) for name, size in {**sizes, "y": target.size}.items()}
+    return kernel(arguments, body, address_of.LLVM if any(len(run) >= ALIKE for _, run in _runs(sources)) else "")
 
 
-def _copy(x: Buffer, source: PaddedFlat, y: Buffer, target: PaddedFlat, channels: range, isa: Isa) -> None:
-    """Copy all channels of the source to `channels` of the target."""
+def _runs(sources: Sequence[PaddedFlat]) -> list[tuple[PaddedFlat, list[int]]]:
+    """The numbers of the inputs that are copied together, with their layout."""
+    runs: list[tuple[PaddedFlat, list[int]]] = []
+    for source, numbered in itertools.groupby(enumerate(sources), key=lambda each: each[1]):
+        numbers = [number for number, _ in numbered]
+        runs += [(source, numbers)] if len(numbers) >= ALIKE else [(source, [number]) for number in numbers]
+    return runs
+
+
+def _one(x: Buffer) -> Reached:
+    return lambda channel: (x, channel)
+
+
+def _together(b: Buffers, inputs: Sequence[int], source: PaddedFlat, dtype: str) -> Reached:
+    """Finds the channels of all these inputs, counted through."""
+    table = T.alloc_buffer((len(inputs),), "int64")
+    for place, number in enumerate(inputs):
+        T.buffer_store(table, address_of.address(b[f"x{number}"]), [place])
+    return lambda channel: (address_of.buffer_at(table[T.floordiv(channel, source.channels)], source.size, dtype),
+                            T.floormod(channel, source.channels))
+
+
+def _copy(reached: Reached, source: PaddedFlat, y: Buffer, target: PaddedFlat, channels: range, isa: Isa) -> None:
+    """Copy all channels of inputs to `channels` of the target."""
     lanes = isa.lanes
     alike = replace(source, channels=target.channels, clean=target.clean, padding=target.padding) == target
     if alike and (not target.clean or (source.clean and source.padding == target.padding)):
         stride = source.channel_stride
-        with shared(len(channels), isa) as c, T.serial(0, stride // lanes) as v:
-            store(y, (channels.start + c) * stride + v * lanes, load(x, c * stride + v * lanes, lanes))
+        with shared(len(channels), isa) as i:
+            x, c = reached(i)
+            with T.serial(0, stride // lanes) as v:
+                store(y, (channels.start + i) * stride + v * lanes, load(x, c * stride + v * lanes, lanes))
         return
-    write_images(y, target, isa, source.width // lanes, partial(_load, x, source, lanes), channels)
+    write_images(y, target, isa, source.width // lanes, partial(_load, reached, source, lanes), channels)
 
 
-def _load(x: Buffer, source: PaddedFlat, lanes: int, n: Expr, c: Expr, h: Expr, t: Expr) -> Expr:
+def _load(reached: Reached, source: PaddedFlat, lanes: int, n: Expr, c: Expr, h: Expr, t: Expr) -> Expr:
     end = source.width - t * lanes if isinstance(t, int) else lanes
-    return load_lanes(x, padded_rows(source).start(n, c, h) + t * lanes, lanes, 0, end)
+    x, channel = reached(c)
+    return load_lanes(x, padded_rows(source).start(n, channel, h) + t * lanes, lanes, 0, end)
 
 
-def _scale(b: Buffers, x: Buffer, source: PaddedFlat, target: PaddedFlat, channels: range, isa: Isa,
+def _scale(b: Buffers, reached: Reached, source: PaddedFlat, target: PaddedFlat, channels: range, isa: Isa,
            e: Epilogue) -> None:
-    """Scale, shift and activate all channels of the source to `channels` of the target."""
+    """Scale, shift and activate all channels of inputs to `channels` of the target."""
     lanes = isa.lanes
 
     def finish(value: Expr, c: Expr) -> Expr:
@@ -70,7 +104,7 @@ def _scale(b: Buffers, x: Buffer, source: PaddedFlat, target: PaddedFlat, channe
         return finished(e, value * scale + shift, lanes, None)
 
     write_images(b["y"], target, isa, source.width // lanes,
-                 lambda n, c, h, t: finish(_load(x, source, lanes, n, c, h, t), c), channels)
+                 lambda n, c, h, t: finish(_load(reached, source, lanes, n, c, h, t), c), channels)
 
 
 def concat_reference(inputs: Sequence[np.ndarray], sources: Sequence[PaddedFlat], target: PaddedFlat,

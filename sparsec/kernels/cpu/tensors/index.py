@@ -8,11 +8,15 @@ from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, Kernel, kernel
 from sparsec.kernels.tensors import IndexParams
 
+ASSERTS = "sparsec.asserts"
+"""Attribute of kernels that assert something of what they are given."""
+
 
 def build(params: IndexParams, isa: Isa) -> Kernel:  # noqa: ARG001 - few indices need neither vectors nor threads
     """The kernel: indices -> those of `IndexParams.counted`; the machine raises the IndexError."""
     length = params.rows * len(params.extents)
-    return kernel({"indices": (length, params.dtype), "positions": (length, "int64")}, lambda b: _emit(b, params))
+    arguments = {"indices": (length, params.dtype), "positions": (length, "int64")}
+    return kernel(arguments, lambda b: _emit(b, params)).with_attr(ASSERTS, True)
 
 
 def _emit(b: Buffers, p: IndexParams) -> None:
