@@ -33,15 +33,17 @@ def convolved(x, weight, bias, residual, dilation=(1, 1)):
     return np.einsum("chwij,ocij->ohw", seen, weight) + bias[:, None, None] + residual[0]
 
 
-def problem(size, lanes, *, clean, dilation=(1, 1)):
+def problem(size, lanes, *, clean, dilation=(1, 1), groups=1):
     """A layer without activation, its flat input and residual, and what it computes."""
     height, width, pad, outputs = SIZES[size] if isinstance(size, str) else size
-    source = PaddedFlat(1, CHANNELS, height, width, pad, width + pad, lanes)
+    source = PaddedFlat(1, CHANNELS * groups, height, width, pad, width + pad, lanes)
     target = replace(source, channels=outputs, clean=clean)
     rng = np.random.default_rng(0)
-    weight, bias = rng.standard_normal((outputs, CHANNELS, 3, 3), np.float32), rng.standard_normal(outputs, np.float32)
+    bias = rng.standard_normal(outputs, np.float32)
+    weight = rng.standard_normal((outputs, CHANNELS * groups, 3, 3), np.float32)
+    weight[np.arange(outputs)[:, None] * groups // outputs != np.arange(CHANNELS * groups) // CHANNELS] = 0
     layer = StencilProduct(weight.reshape(outputs, -1), bias, convolution(source, target, (3, 3), dilation, dilation),
-                           Epilogue(residual=True, in_place=clean), target)
+                           Epilogue(residual=True, in_place=clean), target, groups=groups)
     x, residual = images_like(source), images_like(target, 1)
     return layer, source, x, residual, convolved(x, weight, bias, residual, dilation)
 
@@ -96,6 +98,15 @@ def test_several_blocks_of_tiles_meet_a_point_of_the_weights_together(target, th
             for wide in range(2, option.params.blocks + 1) if option.params.blocks % wide == 0]
     assert wide
     computes(target, features, given, wide, clean=True)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("target", TARGETS[1:])
+@pytest.mark.parametrize("outputs", [12, 15])
+def test_groups_are_convolved_apart(outputs, target, threads):
+    features = isa(target, threads)
+    given = problem((14, 14, 1, outputs), features.lanes, clean=True, groups=3)
+    computes(target, features, given, offered(given[0], target, features), clean=True)
 
 
 @pytest.mark.parametrize("target", TARGETS[1:])

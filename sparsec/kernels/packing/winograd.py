@@ -20,25 +20,34 @@ section 4.1)."""
 class WinogradBlocks(Recipe):
     """Blocks of `block` rows of a weight (outputs, channels * 9), whose nine taps become the 16 of G w G^T.
 
-    The last block may overlap its neighbour.
+    The last block may overlap its neighbour. Of several `groups` it is the blocks on the weight's diagonal, each apart.
     """
 
     block: int
+    groups: int = 1
 
     def elements(self, rows: int, columns: int) -> int:
         """The elements of all blocks at their points, which are computed in double precision."""
-        return 2 * POINTS * max(self.block, rows + self.block) * -(-columns // TAPS)
+        return 2 * POINTS * max(self.block, rows + self.groups * self.block) * -(-columns // (TAPS * self.groups))
 
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        """`values`, (row block, point, channel, row of the block)."""
-        if weight.shape[1] % TAPS or len(weight) < self.block:
+        """`values`, (group, row block, point, channel of the group, row of the block)."""
+        height, width = len(weight) // self.groups, weight.shape[1] // self.groups
+        if width % TAPS or height < self.block:
             raise FormatError(f"a weight of {weight.shape} is no 3 x 3 convolution in blocks of {self.block} rows")
+        pieces = [self._packed(weight[g * height:(g + 1) * height, g * width:(g + 1) * width])
+                  for g in range(self.groups)]
+        return {"values": pieces[0] if len(pieces) == 1 else np.concatenate(pieces)}
+
+    def _packed(self, weight: np.ndarray) -> np.ndarray:
+        """The values of one group."""
         taps = weight.reshape(len(weight), -1, 3, 3).astype(np.float64)
         points = np.einsum("ia,ocab,jb->ijoc", G, taps, G, optimize=True).astype(np.float32)
         points = points.reshape(POINTS, *taps.shape[:2])
         first = np.minimum(np.arange(0, len(weight), self.block), len(weight) - self.block)
         rows = first[:, None] + np.arange(self.block)
-        return {"values": points[:, rows].transpose(1, 0, 3, 2).ravel()}
+        packed: np.ndarray = points[:, rows].transpose(1, 0, 3, 2).ravel()
+        return packed
 
 
 def panels(weight: np.ndarray, lanes: int, vectors: int) -> np.ndarray:

@@ -70,8 +70,8 @@ def reject(layer: StencilProduct, isa: Isa) -> str | None:
     target = layer.target
     if isa.neon or isa.lanes <= SIDE:
         return "its vectors have eight lanes at least"
-    if target is None or layer.stencil.segments > 1 or layer.groups > 1:
-        return "it computes images of one group"
+    if target is None or layer.stencil.segments > 1:
+        return "it computes images"
     dilation = _dilation(layer.stencil, target.row_stride)
     if dilation is None:
         return "it computes windows of 3 x 3 pixels"
@@ -82,7 +82,7 @@ def reject(layer: StencilProduct, isa: Isa) -> str | None:
 
 def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
     """Every register block worth pricing: the tallest that fits, for every width of tiles."""
-    outputs = layer.stencil.outputs
+    outputs = layer.stencil.outputs // layer.groups
     assert layer.target is not None  # see `reject`
     dilation = _dilation(layer.stencil, layer.target.row_stride)
     assert dilation is not None
@@ -91,7 +91,8 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
                and (vectors == 1 or r * (vectors + 1) < isa.registers)]
         for block in fit[-2:]:
             epilogue = replace(layer.epilogue, in_place=layer.epilogue.in_place and outputs % block == 0)
-            params = WinogradParams(layer.stencil, epilogue, layer.target, vectors, block, dilation)
+            params = WinogradParams(layer.stencil, epilogue, layer.target, vectors, block, dilation,
+                                    groups=layer.groups)
             if params.fits and (vectors == 1 or params.rows <= params.tile_rows):
                 for wide in _widths(params, target):
                     yield _option(replace(params, wide=wide), target, isa)
@@ -100,7 +101,7 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
 def _widths(params: WinogradParams, target: Target) -> list[int]:
     """Blocks at a time: one, and where its points fill the L2 cache, as many as leave their inputs of a point there."""
     point = params.points // POINTS
-    if 4 * params.points <= CROWDED * target.l2_bytes:
+    if params.groups > 1 or 4 * params.points <= CROWDED * target.l2_bytes:
         return [1]
     fit = [wide for wide in range(1, params.blocks + 1)
            if params.blocks % wide == 0 and 4 * wide * point <= WIDE * target.l2_bytes]
@@ -112,38 +113,40 @@ def _option(params: WinogradParams, target: Target, isa: Isa) -> Option:
     if params.blocks // params.wide < isa.threads:
         params = replace(params, parts=isa.threads)
     detail = f"V={params.vectors} R={params.block}" + (f" W={params.wide}" if params.wide > 1 else "")
-    return Option("dense", "gemm/winograd", detail, params, 4 * POINTS * s.outputs * s.channels, work(params, target),
-                  "f32", ieee=False)
+    return Option("dense", "gemm/winograd", detail, params, 4 * POINTS * s.outputs * params.channels,
+                  work(params, target), "f32", ieee=False)
 
 
 def recipe(params: WinogradParams) -> WinogradBlocks:
     """What the kernel reads: `values`, see `WinogradBlocks`."""
-    return WinogradBlocks(params.block)
+    return WinogradBlocks(params.block, params.groups)
 
 
 def work(params: WinogradParams, target: Target) -> Work:
     """What one run does, for the cost model to price."""
     p, s = params, params.stencil
-    tiles, rows = p.blocks * p.vectors, p.row_blocks * p.block
-    transforms = tiles * (TRANSFORM_IN * p.parts * s.channels + TRANSFORM_OUT * rows)
-    steps = p.blocks * p.row_blocks * POINTS * s.channels
-    scratch, weights = 4 * p.points, 4 * POINTS * rows * s.channels
+    row_blocks = p.groups * p.row_blocks
+    tiles, rows, again_for = p.blocks * p.vectors, row_blocks * p.block, p.parts if p.groups == 1 else 1
+    transforms = tiles * (TRANSFORM_IN * again_for * s.channels + TRANSFORM_OUT * rows)
+    steps = p.blocks * row_blocks * POINTS * p.channels
+    scratch, weights = 4 * p.points, 4 * POINTS * rows * p.channels
     again = 0 if weights <= target.l2_bytes // 2 else weights * (p.blocks // p.wide - 1)
     memory = weights + 4 * (s.x_size + s.y_size * (2 if p.epilogue.residual and not p.epilogue.in_place else 1))
-    inputs = p.blocks * p.row_blocks * scratch / 2
+    inputs = p.blocks * row_blocks * scratch / 2
     if p.wide == 1:  # A block of outputs goes through all points: what does not fit comes from L3.
-        beyond = ramp((scratch + weights / p.row_blocks) / target.l2_bytes, *LOST)
+        beyond = ramp((scratch + weights / row_blocks) / target.l2_bytes, *LOST)
     else:  # One point of all blocks stays; all points, and products, are fetched, written and read again.
-        beyond, again = 0.0, again + 3 * p.blocks * (scratch + 4 * p.row_blocks * p.products)
+        beyond, again = 0.0, again + 3 * p.blocks * (scratch + 4 * row_blocks * p.products)
     return Work(fmas=steps * p.block * p.vectors + transforms, loads=steps * (p.block + p.vectors) + transforms,
-                groups=p.blocks * p.row_blocks * POINTS, l2_bytes=(1 - beyond) * inputs,
+                groups=p.blocks * row_blocks * POINTS, l2_bytes=(1 - beyond) * inputs,
                 l3_bytes=again + 2 * beyond * inputs, memory_bytes=memory, kernel="gemm/winograd", pixels=s.pixels)
 
 
 def build(params: WinogradParams, isa: Isa) -> Kernel:
     """The kernel: (values, bias, [mask], x, [residual]) -> y."""
     s = params.stencil
-    values = {"values": (params.row_blocks * params.block * POINTS * s.channels, "float32")}
+    size = params.groups * params.row_blocks * params.block * POINTS * params.channels
+    values = {"values": (size, "float32")}
     return finishing_kernel(values, s, params.epilogue, lambda b: _emit(b, params, isa))
 
 
@@ -175,26 +178,40 @@ class _Scratch:
 
 def _units(b: Buffers, p: WinogradParams, low: Expr, high: Expr, thread: tuple[Expr, int]) -> None:
     """Units of work: a share of the output channels for some blocks of tiles."""
-    s = p.stencil
     _clear(b, p, *thread)
     scratch = _Scratch(*(T.alloc_buffer((size,), "float32") for size in (
         p.wide * p.points, 2 * SIDE * p.lines, p.products * p.wide * (p.row_blocks if p.wide > 1 else 1))))
     with T.serial(low, high) as unit:
         first = T.Bind(T.floordiv(unit, p.parts) * p.wide)
         part = T.Bind(T.floormod(unit, p.parts))
-        with T.serial(0, p.wide) as w, T.serial(0, s.channels) as channel:
-            _transform_inputs(b, p, scratch, w, channel, first + w)
+        if p.groups > 1:
+            with T.serial(part * p.groups // p.parts, (part + 1) * p.groups // p.parts) as group:
+                _transform(b, p, scratch, first, group)
+                _one_by_one(b, p, scratch, first, (group * p.row_blocks, (group + 1) * p.row_blocks))
+            return
+        _transform(b, p, scratch, first, 0)
         begin, end = part * p.row_blocks // p.parts, (part + 1) * p.row_blocks // p.parts
         if p.wide == 1:
-            with T.serial(begin, end) as block:
-                with T.serial(0, POINTS) as point:
-                    _multiply(b, p, scratch, point, block, 0, 0)
-                _outputs(b, p, scratch, block, first, 0)
+            _one_by_one(b, p, scratch, first, (begin, end))
             return
         with T.serial(0, POINTS) as point, T.serial(begin, end) as block, T.serial(0, p.wide) as w:
             _multiply(b, p, scratch, point, block, w, (block * p.wide + w) * p.products)
         with T.serial(begin, end) as block, T.serial(0, p.wide) as w:
             _outputs(b, p, scratch, block, first + w, (block * p.wide + w) * p.products)
+
+
+def _transform(b: Buffers, p: WinogradParams, scratch: _Scratch, first: Expr, group: Expr) -> None:
+    """The points of a group's channels, of all blocks of tiles that are computed at once."""
+    with T.serial(0, p.wide) as w, T.serial(0, p.channels) as channel:
+        _transform_inputs(b, p, scratch, w, (group * p.channels, channel), first + w)
+
+
+def _one_by_one(b: Buffers, p: WinogradParams, scratch: _Scratch, first: Expr, blocks: tuple[Expr, Expr]) -> None:
+    """Register blocks of output channels of one block of tiles, each with all points."""
+    with T.serial(*blocks) as block:
+        with T.serial(0, POINTS) as point:
+            _multiply(b, p, scratch, point, block, 0, 0)
+        _outputs(b, p, scratch, block, first, 0)
 
 
 def _place(p: WinogradParams, number: Expr) -> tuple[Expr, Expr]:
@@ -210,7 +227,8 @@ def _pixel(tile: Expr, dilation: int) -> Expr:
 def _outputs(b: Buffers, p: WinogradParams, scratch: _Scratch, block: Expr, number: Expr, at: Expr) -> None:
     """The pixels of a block of output channels and one of tiles, whose products begin at `at`."""
     row, column = _place(p, number)
-    first = T.Bind(T.min(block * p.block, p.stencil.outputs - p.block))
+    group, own = (0, block) if p.groups == 1 else (T.floordiv(block, p.row_blocks), T.floormod(block, p.row_blocks))
+    first = T.Bind(group * p.outputs + T.min(own * p.block, p.outputs - p.block))
     with T.serial(0, p.block) as r:
         _transform_outputs(p, scratch, r, at)
         _write(b, p, scratch.rows, first + r, row, column)
@@ -252,15 +270,16 @@ def _combined(d: Sequence[Expr]) -> list[Expr]:
     return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
 
 
-def _transform_inputs(b: Buffers, p: WinogradParams, scratch: _Scratch, w: Expr, channel: Expr, number: Expr) -> None:
-    """The points of a channel of a block of tiles.
+def _transform_inputs(b: Buffers, p: WinogradParams, scratch: _Scratch, w: Expr, place: tuple[Expr, Expr],
+                      number: Expr) -> None:
+    """The points of a channel, at its place behind the first of its group, of a block of tiles.
 
     Down the columns first, along rows of pixels as they lie. Across, the pixels of a tile's first two columns are
     needed, and those of its other two: the rows are written from both pairs of columns on.
     """
     s, target, lanes, rows = p.stencil, p.target, p.stencil.lanes, scratch.rows
-    (down_by, across_by), (row, column) = p.dilation, _place(p, number)
-    x = T.Bind(s.x_origin + channel * s.x_channel_stride + min(s.taps) + column)
+    (down_by, across_by), (row, column), (group, channel) = p.dilation, _place(p, number), place
+    x = T.Bind(s.x_origin + (group + channel) * s.x_channel_stride + min(s.taps) + column)
     with T.serial(0, p.rows) as r:
         top, last = T.Bind(_pixel(row + r, down_by)), target.height - 1 + 2 * down_by
         lines = [T.Bind(x + T.min(top + i * down_by, last) * target.row_stride) for i in range(SIDE)]
@@ -283,19 +302,19 @@ def _transform_inputs(b: Buffers, p: WinogradParams, scratch: _Scratch, w: Expr,
                       for half in range(2)] for pair in range(2)]
             d = [T.Bind(T.Shuffle(pairs[j // 2], (firsts, seconds)[j % 2])) for j in range(SIDE)]
             for j, value in enumerate(_combined(d)):
-                at = w * p.points + ((i * SIDE + j) * s.channels + channel) * p.tile + v * lanes
+                at = w * p.points + ((i * SIDE + j) * p.channels + channel) * p.tile + v * lanes
                 store(scratch.points, at, value)
 
 
 def _multiply(b: Buffers, p: WinogradParams, scratch: _Scratch, point: Expr, block: Expr, w: Expr, to: Expr) -> None:
     """The products of a point of a block of output channels and one of tiles, summed over the inputs."""
-    s, lanes, tile = p.stencil, p.stencil.lanes, p.tile
+    lanes, tile = p.stencil.lanes, p.tile
     acc = registers(p.block * p.vectors, lanes)
     for register in range(p.block * p.vectors):
         store(acc, register * lanes, splat(0.0, lanes))
-    weights = T.Bind((block * POINTS + point) * s.channels * p.block)
-    points = T.Bind(w * p.points + point * s.channels * tile)
-    with T.serial(0, s.channels) as channel:
+    weights = T.Bind((block * POINTS + point) * p.channels * p.block)
+    points = T.Bind(w * p.points + point * p.channels * tile)
+    with T.serial(0, p.channels) as channel:
         at = weights + channel * p.block
         prefetch(b["values"], at + AHEAD)
         pixels = [T.Bind(load(scratch.points, points + channel * tile + v * lanes, lanes)) for v in range(p.vectors)]

@@ -22,7 +22,8 @@ class WinogradParams:
         block: output channels of a register block; no more than there are.
         dilation: pixels from one tap to the next, down and across.
         wide: blocks of tiles that meet a point of the weights in turn; it divides the blocks.
-        parts: shares of the output channels, for threads that there are no blocks of tiles for.
+        parts: shares of the output channels, or of the groups, for threads that there are no blocks of tiles for.
+        groups: blocks on the diagonal of the weight, each of which multiplies channels of its own.
 
     """
 
@@ -34,6 +35,17 @@ class WinogradParams:
     dilation: tuple[int, int] = (1, 1)
     wide: int = 1
     parts: int = 1
+    groups: int = 1
+
+    @property
+    def channels(self) -> int:
+        """Input channels of a group."""
+        return self.stencil.channels // self.groups
+
+    @property
+    def outputs(self) -> int:
+        """Output channels of a group."""
+        return self.stencil.outputs // self.groups
 
     @property
     def tile_rows(self) -> int:
@@ -68,8 +80,8 @@ class WinogradParams:
 
     @property
     def row_blocks(self) -> int:
-        """Register blocks of all output channels."""
-        return -(-self.stencil.outputs // self.block)
+        """Register blocks of a group's output channels."""
+        return -(-self.outputs // self.block)
 
     @property
     def line(self) -> int:
@@ -93,8 +105,8 @@ class WinogradParams:
 
     @property
     def points(self) -> int:
-        """Floats of the points of a block."""
-        return POINTS * self.stencil.channels * self.tile
+        """Floats of the points of a block of tiles, and of a group."""
+        return POINTS * self.channels * self.tile
 
     @property
     def products(self) -> int:
