@@ -99,6 +99,11 @@ class PaddedFlat:
         """Floats of the whole buffer."""
         return self.channels * self.channel_stride
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all lies where ONNX's own layout has it."""
+        return self.batch == 1 and self.origin == 0 and self.size == self.channels * self.height * self.width
+
 
 @dataclass(frozen=True)
 class PhasePlanes:

@@ -271,3 +271,23 @@ class TransposeParams:
     batch: int
     rows: int
     columns: int
+
+
+@dataclass(frozen=True)
+class InterleaveParams:
+    """X transposed so that its last axis becomes the last but one of Y, in front of a short one.
+
+    Attributes:
+        extents: of Y; the last is 2, 4 or 8.
+        order: the axis of X that every axis of Y is.
+
+    """
+
+    extents: tuple[int, ...]
+    order: tuple[int, ...]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Elements of X from one index to the next of every axis of Y."""
+        sizes = [self.extents[self.order.index(rank)] for rank in range(len(self.order))]
+        return tuple(math.prod(sizes[axis + 1:]) for axis in self.order)

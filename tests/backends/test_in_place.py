@@ -3,10 +3,12 @@
 import pytest
 
 import sparsec
+from sparsec.backends.cpu import reformat
 from sparsec.backends.cpu.in_place import may_overwrite
 from sparsec.backends.relax.weights import residual
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import prepare
+from sparsec.graph.layout import LAYOUT, PLAIN
 from sparsec.graph.nodes import operator_of
 from tests.support.texts import model
 
@@ -39,3 +41,25 @@ def test_outputs_of_the_graph_are_not_overwritten():
     nodes = "d = Conv(c, v) y = Add(d, a)"
     artifact = sparsec.compile(network(nodes, "y, float[1,8,14,14] a"), tune="off")
     assert artifact.report["verification"]["inputs"] > 0
+
+
+VIEWED = {  # nodes around a convolution of 28 x 28 pixels, which lie as ONNX has them -> whether its copies are needed
+    "one reader each": ("a = Conv(x, w) y = Softmax(a)", [True, True]),
+    "an output": ("y = Conv(x, w)", [True, False]),
+    "read twice": ("a = Conv(x, w) b = Softmax(a) c = Conv(a, v) y = Add(b, c)", [True, False]),
+    "a residual": ("a = Conv(x, w) b = Add(a, x) y = Softmax(b)", [False, True]),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("case", VIEWED)
+def test_images_that_lie_as_onnx_has_them_are_not_copied_unless_somebody_may_write_over_them(case, threads):
+    nodes, expected = VIEWED[case]
+    proto = model(f"g (float[1,8,28,28] x) => (float[1,8,28,28] y) <{WEIGHTS}> {{ {nodes} }}")
+    options = CompileOptions(tune="off", threads=threads)
+    graph = prepare(proto, options, divided=True, announce=lambda *_: None).graph
+    copies = [node for node in graph.graph if node.op_type == "Reformat"]
+    found = [reformat.is_view(node, *(LAYOUT.get(each[0]) or PLAIN for each in (node.inputs, node.outputs)))
+             for node in copies]
+    assert found[:2] == expected
+    assert sparsec.compile(proto, tune="off", threads=threads).report["verification"]["inputs"] > 0

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from sparsec.kernels.cpu.tensors import normalize, reduce, softmax, transpose
+from sparsec.kernels.cpu.tensors import interleave, normalize, reduce, softmax, transpose
 from sparsec.kernels.cpu.tensors.reduce import REDUCTIONS
-from sparsec.kernels.tensors import NormalizeParams, ReduceParams, SoftmaxParams, TransposeParams
+from sparsec.kernels.tensors import InterleaveParams, NormalizeParams, ReduceParams, SoftmaxParams, TransposeParams
 from tests.support.targets import TARGETS, compiled, isa
 
 SHAPES = [(1, 1, 1), (3, 128, 1), (5, 37, 1), (2, 100, 1), (1, 21, 64), (2, 5, 19), (3, 4, 2)]  # outer, length, inner
@@ -64,3 +64,13 @@ def test_transpose(shape, target, threads):
     params, x = TransposeParams(*shape), np.arange(np.prod(shape), dtype=np.float32)
     got = compiled(transpose.build(params, isa(target, threads)), target)(x, out=x.size)
     np.testing.assert_array_equal(got, transpose.reference(x, params).ravel())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("extents", "order"), [
+    ((3, 28, 2, 28, 2), (0, 3, 1, 4, 2)), ((16, 2), (1, 0)), ((5, 3, 33, 4), (2, 1, 3, 0)), ((2, 35, 8), (0, 2, 1))])
+def test_a_short_axis_is_woven_behind_the_last(extents, order, target, threads):
+    params, x = InterleaveParams(extents, order), np.arange(np.prod(extents), dtype=np.float32)
+    got = compiled(interleave.build(params, isa(target, threads)), target)(x, out=x.size)
+    np.testing.assert_array_equal(got, interleave.reference(x, params).ravel())

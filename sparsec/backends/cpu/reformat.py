@@ -11,6 +11,7 @@ from tvm import tirx
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.layout import PLAIN, Layout, PaddedFlat, Plain, Tiled
+from sparsec.graph.nodes import operator_of
 from sparsec.kernels.cpu.images import reformat_padded
 from sparsec.kernels.cpu.tensors import reformat_tiled
 
@@ -19,6 +20,9 @@ def lower(context: LoweringContext, node: ir.Node) -> None:
     """Emit the copy, or two by way of ONNX's layout between tiles of tokens and images."""
     source, target = context.layout(node.inputs[0]), context.layout(node.outputs[0])
     direct = isinstance(source, Plain) or isinstance(target, Plain) or type(source) is type(target)
+    if is_view(node, source, target):
+        context.bind(node.outputs[0], context.flat(node.inputs[0]))
+        return
     steps = [source, target] if direct else [source, PLAIN, target]
     expr, dtype = context.flat(node.inputs[0]), context.dtype(node.outputs[0])
     for before, after in itertools.pairwise(steps):
@@ -26,6 +30,17 @@ def lower(context: LoweringContext, node: ir.Node) -> None:
         expr = context.call(_kernel(context, before, after, dtype), [expr], size,
                             dtype=dtype if isinstance(after, Plain) else after.dtype)
     context.bind(node.outputs[0], expr)
+
+
+def is_view(node: ir.Node, source: Layout, target: Layout) -> bool:
+    """Whether the copy would change nothing, and nobody writes over what it copies."""
+    image, plain = (source, target) if isinstance(source, PaddedFlat) else (target, source)
+    if not (isinstance(image, PaddedFlat) and isinstance(plain, Plain) and image.is_plain and image.dtype == "float32"):
+        return False
+    x, y = node.inputs[0], node.outputs[0]
+    if isinstance(target, PaddedFlat):  # a product never writes over its first input
+        return all(operator_of(use.node) == "sparsec::Conv" and use.idx == 0 for use in y.uses())
+    return x is not None and len(x.uses()) == 1 and not y.is_graph_output()
 
 
 def _kernel(context: LoweringContext, source: Layout, target: Layout, dtype: str) -> tirx.PrimFunc:

@@ -8,6 +8,7 @@ from sparsec.kernels.cpu.codes import quantize
 from sparsec.kernels.cpu.tensors import (
     batch_matmul,
     index,
+    interleave,
     normalize,
     pool,
     recurrent,
@@ -33,5 +34,6 @@ KERNELS: Builders = {
     tensors.SortParams: sorting.build,
     tensors.SuppressionParams: suppression.build,
     tensors.TransposeParams: transpose.build,
+    tensors.InterleaveParams: interleave.build,
 }
 """By the class of their parameters."""

@@ -27,7 +27,7 @@ from sparsec.backends.relax.importer.node import (
 )
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.kernels.emit.tir import Expr
-from sparsec.kernels.tensors import TransposeParams
+from sparsec.kernels.tensors import InterleaveParams, TransposeParams
 
 
 def view(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
@@ -36,18 +36,26 @@ def view(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     return [relax.op.reshape(context.tensor(x), context.shape(node.outputs[0]))]
 
 
+WOVEN = (2, 4, 8)
+"""Extents of an axis that vectors are woven along, where it comes to lie behind the last."""
+
+
 def transpose_(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
-    """Transpose: as a view, as a batch of matrices in registers, or element by element."""
+    """Transpose: as a view, as a batch of matrices or woven in registers, or element by element."""
     dims = context.shape(node.inputs[0])
     axes = list(node.attributes.get_ints("perm", ()) or range(len(dims))[::-1])
     extents, order = _merge(dims, axes)
     if order == sorted(order):
         return [context.flat(node.inputs[0])]
+    woven = order[-2] == len(order) - 1 and extents[-1] in WOVEN and extents[-2] >= context.isa.lanes
+    if woven and takes(context, InterleaveParams, node.inputs[0]):
+        params = InterleaveParams(tuple(extents), tuple(order))
+        return [context.run(params, [context.flat(node.inputs[0])], math.prod(dims))]
     matrices = order[:-2] == list(range(len(order) - 2)) and min(extents[-2:]) >= context.isa.lanes
     if not matrices or not takes(context, TransposeParams, node.inputs[0]):
         return [relax.op.permute_dims(context.tensor(node.inputs[0]), axes)]
-    params = TransposeParams(math.prod(extents[:-2]), extents[-1], extents[-2])
-    return [context.run(params, [context.flat(node.inputs[0])], math.prod(dims))]
+    squares = TransposeParams(math.prod(extents[:-2]), extents[-1], extents[-2])
+    return [context.run(squares, [context.flat(node.inputs[0])], math.prod(dims))]
 
 
 def _merge(dims: Sequence[int], axes: Sequence[int]) -> tuple[list[int], list[int]]:
