@@ -6,9 +6,9 @@ from onnx import numpy_helper
 
 import sparsec
 from sparsec.artifact.file import Artifact
+from sparsec.backends.cpu.backend import CpuBackend
 from sparsec.backends.program import SIZED, Program, TensorSpec
 from sparsec.bench.sized_profile import profile_sized
-from sparsec.compiler.sized.build import MORE_ROWS, ROWS
 from sparsec.errors import ArtifactError, InputError, ShapeError, UnsupportedOperatorError
 from sparsec.graph.compare import relative_error, run_onnxruntime
 from sparsec.target import resolve
@@ -64,7 +64,8 @@ def test_a_decoder_is_right_at_every_size(decoder, session, sizes):
 def test_a_decoder_is_compiled_whole(decoder):
     report = decoder[1].report
     assert report["outside"] == []
-    assert set(ROWS) <= {layer["rows"] for layer in report["layers"]} <= {*ROWS, *MORE_ROWS}
+    rows = {layer["rows"] for layer in report["layers"]}
+    assert set(CpuBackend.rows) <= rows <= {*CpuBackend.rows, *CpuBackend.more_rows}
     assert max(report["verification"]["relative_error"].values()) <= report["verification"]["tolerance"]
 
 
