@@ -107,6 +107,11 @@ def test_operators_between_stages_give_the_sessions_answers(drive):
 COLUMNS = {"RMSNormalization": """ g (float[n, 6] x) => (float[m, 6] y) <float[6] scale = {1, 2, 3, 4, 5, 6},
         float[1] one = {3}> {
     t = Transpose(x) r = RMSNormalization<axis = 0>(t, one) u = Transpose(r) y = Mul(u, scale) }""",
+    **{f"Reduce{name}": f""" g (float[n, 6] x) => (float[a, b] y, float[c, d] z, float[n, 6] same) <
+        int64[1] first = {{0}}, int64[2] both = {{0, 1}}> {{
+    e = Exp(x) y = Reduce{name}<keepdims = 1>(e, first) r = Reduce{name}<keepdims = 0>(e, both) z = Mul(e, r)
+    w = Reduce{name}<noop_with_empty_axes = 1>(e) same = Sub(w, y) }}"""
+       for name in ("L1", "L2", "LogSum", "LogSumExp", "SumSquare")},
     "QuantizeLinear": """ g (float[n, 6] x) => (int8[6, m] y, float[6, p] z, uint8[6, q] d, float scale, uint8 zero) <
         float[6] s = {0.5, 0.25, 0.125, 0.01, 1, 2}, int8[6] o = {1, -2, 3, 0, 5, 6}> {
     t = Transpose(x) y = QuantizeLinear<axis = 0>(t, s, o) z = DequantizeLinear<axis = 0>(y, s, o)

@@ -159,12 +159,24 @@ def _gemm(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]
 def _reduced(function: Callable[..., Any]) -> Operator:
     def run(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
         x, axes = inputs[0], _axes(inputs[1]) if len(inputs) > 1 and inputs[1] is not None else ()
-        if not axes and attributes.get("noop_with_empty_axes", 0):
-            return (x,)
-        found = function(x, axis=axes or None, keepdims=bool(attributes.get("keepdims", 1)))
+        every = () if attributes.get("noop_with_empty_axes", 0) else None
+        found = function(x, axis=axes or every, keepdims=bool(attributes.get("keepdims", 1)))
         return (np.asarray(found).astype(x.dtype, copy=False),)
 
     return run
+
+
+def _sum_of(change: Callable[..., Any], finish: Callable[..., Any] = np.asarray) -> Callable[..., Any]:
+    """What follows from the sum of changed elements."""
+    return lambda x, **options: finish(np.sum(change(x), **options))
+
+
+def _log_sum_exp(x: np.ndarray, *, axis: tuple[int, ...] | None, keepdims: bool) -> Any:
+    """The logarithm of the sum of exponentials, which do not overflow."""
+    most = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
+    most = np.where(np.isfinite(most), most, 0).astype(x.dtype)
+    found = np.log(np.sum(np.exp(x - most), axis=axis, keepdims=True)) + most
+    return found if keepdims else np.squeeze(found, tuple(range(x.ndim)) if axis is None else axis)
 
 
 def _extreme(function: Callable[..., Any], sign: int) -> Callable[..., Any]:
@@ -215,7 +227,8 @@ OPERATORS: dict[str, Operator] = {
     "Trilu": _trilu, "CumSum": _cumsum, "MatMul": _matmul, "Gemm": _gemm, "ArgMax": _arg(np.argmax),
     "ArgMin": _arg(np.argmin), "LayerNormalization": _layer_norm, "RMSNormalization": _rms_norm,
     **{f"Reduce{name}": _reduced(function) for name, function in dict[str, Callable[..., Any]]({
-        "Max": _extreme(np.max, 1), "Mean": np.mean, "Min": _extreme(np.min, -1), "Prod": np.prod,
-        "Sum": np.sum}).items()},
+        "L1": _sum_of(np.abs), "L2": _sum_of(np.square, np.sqrt), "LogSum": _sum_of(np.asarray, np.log),
+        "LogSumExp": _log_sum_exp, "Max": _extreme(np.max, 1), "Mean": np.mean, "Min": _extreme(np.min, -1),
+        "Prod": np.prod, "Sum": np.sum, "SumSquare": _sum_of(np.square)}).items()},
 }
 """By ONNX's name; LayerNormalization has its first output only."""

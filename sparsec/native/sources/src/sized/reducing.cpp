@@ -52,6 +52,49 @@ struct Mean {
   }
 };
 
+struct Same {
+  template <typename V>
+  V operator()(V value) const { return value; }
+};
+struct Magnitude {
+  template <typename V>
+  V operator()(V value) const { return value < V{} ? -value : value; }
+};
+struct Square {
+  template <typename V>
+  V operator()(V value) const { return value * value; }
+};
+struct Root {
+  double operator()(double value) const { return std::sqrt(value); }
+};
+struct Logarithm {
+  double operator()(double value) const { return std::log(value); }
+};
+
+// What follows from the sum of changed elements.
+template <typename Change, typename Finish>
+struct SumOf {
+  template <typename T>
+  T operator()(const T *line, std::int64_t length) const {
+    using Wide = std::conditional_t<std::is_floating_point_v<T>, double, std::int64_t>;
+    Wide sum{};
+    for (std::int64_t i = 0; i < length; ++i) sum += Change{}(static_cast<Wide>(line[i]));
+    return static_cast<T>(Finish{}(sum));
+  }
+};
+
+// The logarithm of the sum of exponentials, which do not overflow.
+struct LogSumExp {
+  template <typename T>
+  T operator()(const T *line, std::int64_t length) const {
+    double most = -std::numeric_limits<double>::infinity(), sum = 0;
+    for (std::int64_t i = 0; i < length; ++i) most = std::max(most, static_cast<double>(line[i]));
+    if (!std::isfinite(most)) most = 0;
+    for (std::int64_t i = 0; i < length; ++i) sum += std::exp(static_cast<double>(line[i]) - most);
+    return static_cast<T>(std::log(sum) + most);
+  }
+};
+
 struct Product {
   template <typename T>
   T operator()(const T *line, std::int64_t length) const {
@@ -79,8 +122,8 @@ Operator reduced(F f) {
   return [f](const Arrays &inputs, const Attributes &attributes) {
     const Array &x = inputs.at(0);
     const Shape axes = inputs.size() > 1 && inputs[1] ? integers_of(inputs[1]) : Shape{};
-    if (axes.empty() && attribute(attributes, "noop_with_empty_axes", std::int64_t{0}) != 0) return Arrays{x};
-    std::vector<bool> chosen(x.rank(), axes.empty());
+    const bool none = attribute(attributes, "noop_with_empty_axes", std::int64_t{0}) != 0;
+    std::vector<bool> chosen(x.rank(), axes.empty() && !none);
     for (std::int64_t axis : axes) chosen[axis_of(axis, x.rank())] = true;
     const Lines lines = lines_of(x, chosen);
     Array out = allocate(x.type, lines.kept);
@@ -266,7 +309,10 @@ const Operators &reducing_operators() {
   static const Operators table = {
       {"ReduceSum", reduced(Total{})},         {"ReduceMean", reduced(Mean{})},
       {"ReduceProd", reduced(Product{})},      {"ReduceMax", reduced(Extreme<true>{})},
-      {"ReduceMin", reduced(Extreme<false>{})}, {"ArgMax", arg_extreme<true>},
+      {"ReduceMin", reduced(Extreme<false>{})}, {"ReduceL1", reduced(SumOf<Magnitude, Same>{})},
+      {"ReduceL2", reduced(SumOf<Square, Root>{})}, {"ReduceLogSum", reduced(SumOf<Same, Logarithm>{})},
+      {"ReduceLogSumExp", reduced(LogSumExp{})}, {"ReduceSumSquare", reduced(SumOf<Square, Same>{})},
+      {"ArgMax", arg_extreme<true>},
       {"ArgMin", arg_extreme<false>},          {"Softmax", softmax},
       {"CumSum", cumulative_sum},              {"MatMul", matmul},
       {"Gemm", gemm},                          {"LayerNormalization", normalized<true>},
