@@ -15,13 +15,14 @@ class RowGroups(Recipe):
 
     Attributes:
         blocks, block: row blocks, and the rows of one.
-        group, groups: row blocks in flight, and groups of one part.
+        group, groups: row blocks in flight, and groups of one part of a section.
         unroll: non-zero blocks of a row per iteration.
         parts: equal shares of work.
         chunk_columns, chunks: columns of a K-chunk, and K-chunks.
         channel_step, tap_offsets: floats from a channel to the next where the kernel reads, and to each tap of one.
         index_unit: floats that an index counts.
         word: type of the loads that bring indices.
+        sections: equal blocks on the diagonal of the weight beside which all is zero; no chunk lies in two.
 
     """
 
@@ -37,6 +38,7 @@ class RowGroups(Recipe):
     tap_offsets: tuple[int, ...]
     index_unit: int
     word: str
+    sections: int = 1
 
     def elements(self, rows: int, columns: int) -> int:
         """Those of all groups, were every row dense and every chunk in whole iterations."""
@@ -56,7 +58,7 @@ class RowGroups(Recipe):
         counts = counts.reshape(p.blocks, p.chunks)
         first_of = np.concatenate([[0], np.cumsum(counts.ravel())]).astype(np.int32)
 
-        dealt = _deal(counts.sum(axis=1), p.parts, p.groups * p.group)[:, None, :].repeat(p.chunks, axis=1)
+        dealt = np.concatenate([self._dealt(section, counts) for section in range(p.sections)], axis=1)
         count = np.where(dealt >= 0, counts[dealt, np.arange(p.chunks)[None, :, None]], -1)
         rank = np.argsort(-count, axis=2, kind="stable")
         blocks = np.take_along_axis(dealt, rank, axis=2).reshape(-1, p.group)  # (part, chunk, group) x member
@@ -82,6 +84,13 @@ class RowGroups(Recipe):
             "indices": offset.astype(np.int32 if p.word == "int32" else np.uint16).ravel().view(p.word),
             "values": values.ravel(),
         }
+
+    def _dealt(self, section: int, counts: np.ndarray) -> np.ndarray:
+        """The row blocks of a section, (parts, its chunks, blocks), by counts (blocks, chunks); -1 fills parts."""
+        own = self.blocks // self.sections
+        dealt = _deal(counts[section * own:(section + 1) * own].sum(axis=1), self.parts, self.groups * self.group)
+        dealt = np.where(dealt >= 0, dealt + section * own, -1)
+        return dealt[:, None, :].repeat(self.chunks // self.sections, axis=1)
 
     def _offsets(self, column: np.ndarray) -> np.ndarray:
         """Where the kernel reads the inputs of columns, in the units of indices."""

@@ -1,7 +1,7 @@
 """Dense grouped convolution: every group's rows multiply the channels of that group alone.
 
-A group's channels are a K-chunk of the walk, and its rows are finished at once, without partial sums. The inner loop
-is that of `dense.py`.
+A group's channels are a K-chunk and a section of the walk: its rows are finished at once, without partial sums. The
+inner loop is that of `dense.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class DenseGroupsParams:
     """A kernel.
 
     Attributes:
-        tiling: geometry, epilogue and tiling; a chunk is a group's channels.
+        tiling: geometry, epilogue and tiling; a chunk and a section are a group's channels.
         block: rows of the register block; no more than a group has.
 
     """
@@ -69,7 +69,8 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
                   and 4 * r * vectors <= 3 * isa.registers and (vectors == 1 or r * (vectors + 1) < isa.registers)]
         for mode in MODES if blocks else ():
             # Row blocks of a group overlap: what is computed twice cannot begin with a residual in its own place.
-            tiling = Tiling(s, replace(layer.epilogue, in_place=False), mode, vectors, s.channels // layer.groups)
+            tiling = Tiling(s, replace(layer.epilogue, in_place=False), mode, vectors, s.channels // layer.groups,
+                            sections=layer.groups)
             if 4 * tiling.scratch > SCRATCH_SHARE * target.l2_bytes:
                 continue
             for block in blocks[-2:]:
@@ -101,10 +102,8 @@ def work(params: DenseGroupsParams, l1_bytes: int, l2_bytes: int) -> Work:
 def build(params: DenseGroupsParams, isa: Isa) -> Kernel:
     """The kernel: (values, bias, [mask], x, [residual]) -> y."""
     p, t = params, params.tiling
-    whole = replace(t, chunk=t.stencil.channels)  # nothing waits for another chunk
 
     def inner(b: Buffers, source: Buffer, base: Expr, _part: Expr, chunk: Expr, finish: Finish) -> None:
-        finish = replace(finish, tiling=whole)
         with T.serial(0, p.blocks) as block:
             weights = T.Bind((chunk * p.blocks + block) * (p.inner * p.block))
             acc = multiply(b, source, base, t, p.block, weights, t.chunk)

@@ -47,9 +47,14 @@ class RowBlocks(ABC):
         return self.tiling.stencil.outputs // self.block
 
     @property
+    def section_blocks(self) -> int:
+        """Row blocks that a chunk is multiplied by: those of its section."""
+        return self.blocks // self.tiling.sections
+
+    @property
     def groups(self) -> int:
-        """Groups of row blocks in one part."""
-        return -(-self.blocks // (self.group * self.tiling.parts))
+        """Groups of row blocks in one part of a section."""
+        return -(-self.section_blocks // (self.group * self.tiling.parts))
 
     @property
     def word(self) -> str:
@@ -80,7 +85,7 @@ def recipe(params: RowBlocks) -> RowGroups:
     """
     p, t = params, params.tiling
     return RowGroups(p.blocks, p.block, p.group, p.groups, p.unroll, t.parts, t.chunk * len(t.stencil.taps), t.chunks,
-                     t.channel_step, t.tap_offsets, p.index_unit, p.word)
+                     t.channel_step, t.tap_offsets, p.index_unit, p.word, t.sections)
 
 
 def arguments(params: RowBlocks) -> dict[str, tuple[int | None, str]]:
@@ -101,7 +106,7 @@ def each_row(b: Buffers, p: RowBlocks, flat: Expr, vectors: int, *,
 
     Rows that a short group lacks are left out or, where they may be `missing`, are row 0.
     """
-    short = p.blocks % (p.group * p.tiling.parts) != 0
+    short = p.section_blocks % (p.group * p.tiling.parts) != 0
     for member in range(p.group):
         row = T.Bind(b["rows"][flat * p.group + member])
         if missing and short:

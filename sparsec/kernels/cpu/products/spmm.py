@@ -28,7 +28,7 @@ from sparsec.kernels.cpu.products.row_blocks import (
     indices,
     recipe,
 )
-from sparsec.kernels.cpu.products.tilings import SPARSE_SHARES, tile_vectors, tilings
+from sparsec.kernels.cpu.products.tilings import SPARSE_SHARES, sectioned, tile_vectors, tilings
 from sparsec.kernels.cpu.products.walk import Finish, Stage, Tiling, build_product, float_tile
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import (
@@ -104,7 +104,7 @@ def lines_ahead(tiling: Tiling, group: int, nonzeros: int, groups: int, l2_bytes
     And none where a group has more rows than vectors, so that it ends too soon, or reads more than can be asked for:
     such requests only crowd out the processor's own.
     """
-    lines = max(1, round(4 * nonzeros / (LINE * groups * tiling.chunks)))
+    lines = max(1, round(4 * nonzeros / (LINE * groups * tiling.turns)))
     small = 4 * nonzeros < l2_bytes * AHEAD_SHARE
     return 0 if small or group > tiling.vectors or lines > MAX_AHEAD else lines
 
@@ -121,18 +121,26 @@ def _candidates(layer: StencilProduct, target: Target, isa: Isa, block: int) -> 
     free = isa.registers - 2 - block  # a pixel and the values of a block are held beside the sums
     for vectors in tile_vectors(layer.stencil, threads=isa.threads):
         shapes = [(g, u) for g, u in INTERLEAVES if g * block * vectors <= free and g * isa.threads <= rows]
-        for whole in tilings(layer, target, isa, vectors, SPARSE_SHARES) if shapes else ():
-            tiling = _halved(whole, isa)
-            for group, unroll in shapes:
+        whole = list(tilings(layer, target, isa, vectors, SPARSE_SHARES)) if shapes else []
+        for tiling in (_halved(each, isa) for each in (*whole, *sectioned(whole, layer.groups))):
+            for group, unroll in _within(shapes, tiling, block):
                 sets = 2 if unroll > 1 and 2 * group * block * vectors <= min(12, free) else 1
                 ahead = lines_ahead(tiling, group, nonzero * block, rows // group, target.l2_bytes)
                 params = SpmmParams(tiling, block, group, unroll, sets, ahead)
                 index = 4 if params.word == "int32" else 2
                 yield Option(format_of(block), f"spmm/{tiling.mode}",
                              f"V={tiling.busy_vectors:g} chunk={tiling.chunk} G={group} U={unroll} S={sets} "
-                             f"B={tiling.bands}", params,
+                             f"B={tiling.bands}" + (f" sections={tiling.sections}" if tiling.sections > 1 else ""),
+                             params,
                              nonzero * (4 * block + index) + 4 * rows,
                              work(params, nonzero, target.l1_bytes, target.l2_bytes), "f32")
+
+
+def _within(shapes: list[tuple[int, int]], tiling: Tiling, block: int) -> list[tuple[int, int]]:
+    """The (group, unroll) that every part of a section has enough rows for; blocks of rows lie in one section."""
+    rows = tiling.stencil.outputs // tiling.sections
+    return shapes if tiling.sections == 1 else [
+        (g, u) for g, u in shapes if rows % block == 0 and g * tiling.parts <= rows // block]
 
 
 def _halved(tiling: Tiling, isa: Isa) -> Tiling:
@@ -145,23 +153,25 @@ def _halved(tiling: Tiling, isa: Isa) -> Tiling:
 def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) -> Work:
     """What a run costs for a weight with that many non-zero R x 1 blocks."""
     p, t, s = params, params.tiling, params.tiling.stencil
-    loops = p.blocks * t.chunks
+    loops = p.blocks * t.turns
+    inner = s.inner // t.sections  # columns that a row may have non-zeros in
     slots = nonzero_blocks + loops * ((p.unroll - 1) / 2 + (0.3 if p.group > 1 else 0))
     tiles = s.segments * t.tiles
     pixels = t.busy_vectors * (1 + t.crossing)
     traffic = t.traffic()
-    density = nonzero_blocks / max(1, p.blocks * s.inner)
-    unread = 4 * s.x_size * (1 - density) ** p.blocks if t.mode == "direct" else 0  # inputs that no row multiplies
+    density = nonzero_blocks / max(1, p.blocks * inner)
+    # Inputs that no row multiplies are not read.
+    unread = 4 * s.x_size * (1 - density) ** p.section_blocks if t.mode == "direct" else 0
     groups, weights = p.blocks / p.group, slots * (4 * p.block + 2)
     brought = brought_bytes(t, weights, l2_bytes)
-    touched = groups * s.inner * (1 - max(0.0, 1 - slots / (p.blocks * s.inner)) ** p.group)
-    stores = p.blocks * p.block * t.busy_vectors * (3 if t.chunks > 1 else 1) * t.chunks
+    touched = groups * inner * (1 - max(0.0, 1 - slots / (p.blocks * inner)) ** p.group)
+    stores = p.blocks * p.block * t.busy_vectors * (3 if t.turns > 1 else 1) * t.turns
     return Work(
         fmas=tiles * slots * p.block * t.busy_vectors,
         loads=tiles * (slots * (pixels + (0.25 if p.loads_four else p.block) + INDEX_LOADS) + stores) + traffic.loads,
         groups=tiles * loops / p.group,
-        l2_bytes=tiles * waited_bytes(t, touched, weights / (groups * t.chunks), l1_bytes,
-                                      touched / (groups * s.inner))
+        l2_bytes=tiles * waited_bytes(t, touched, weights / (groups * t.turns), l1_bytes,
+                                      touched / (groups * inner))
         + (ENDS_WAIT * brought if p.group >= MANY_ROWS else 0), memory_bytes=brought + traffic.memory_bytes - unread,
         kernel=f"spmm/{t.mode}", pixels=s.pixels, density=density)
 

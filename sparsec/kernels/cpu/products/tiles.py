@@ -35,6 +35,7 @@ class Tiles:
         vectors: SIMD vectors of pixels in a tile.
         chunk: channels of a K-chunk.
         parts: equal shares of work that the rows of the weight are dealt into.
+        sections: runs of whole groups of channels; the rows of one read no other's channels, and no chunk lies in two.
 
     """
 
@@ -43,6 +44,7 @@ class Tiles:
     vectors: int
     chunk: int
     parts: int
+    sections: int = 1
 
     @property
     def tile(self) -> int:
@@ -53,6 +55,11 @@ class Tiles:
     def chunks(self) -> int:
         """K-chunks."""
         return -(-self.stencil.channels // self.chunk)
+
+    @property
+    def turns(self) -> int:
+        """K-chunks that a row reads."""
+        return self.chunks // self.sections
 
     @property
     def tiles(self) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.stencil import Stencil
@@ -54,6 +55,19 @@ def tilings(layer: StencilProduct, target: Target, isa: Isa, vectors: int,
         for size in {balanced(s.channels, max(1, size)) for size in sizes}:
             for bands in _bands(layer, target, width):
                 yield Tiling(s, layer.epilogue, mode, vectors, size, parts=isa.threads * bands, bands=bands, far=far)
+
+
+def sectioned(whole: Iterable[Tiling], groups: int) -> list[Tiling]:
+    """Tilings in sections of a grouped convolution: one for every group, and as few as the chunks of `whole` allow."""
+    found: dict[Tiling, None] = {}
+    for t in whole if groups > 1 else ():
+        channels = t.stencil.channels
+        fewest = next(n for n in range(1, groups + 1) if groups % n == 0 and (t.chunk * n >= channels or n == groups))
+        for sections in {fewest, groups} - {1}:
+            own = channels // sections
+            chunk = next(c for c in range(min(t.chunk, own), 0, -1) if own % c == 0)
+            found[replace(t, chunk=chunk, sections=sections)] = None
+    return list(found)
 
 
 def _bands(layer: StencilProduct, target: Target, width: int) -> set[int]:

@@ -46,6 +46,7 @@ class Tiling(Tiles):
             weights stay in the L2 cache; parts are a multiple.
         far: the activations come from beyond the L2 cache, so that those of the next tile are asked for in time.
         half: the last vector of the only tile has half the lanes, behind which no pixel lies.
+        sections: of a grouped convolution, see `Tiles`; every section has as many rows and as many chunks.
 
     """
 
@@ -58,6 +59,7 @@ class Tiling(Tiles):
     bands: int = 1
     far: bool = False
     half: bool = False
+    sections: int = 1
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -73,7 +75,7 @@ class Tiling(Tiles):
     @property
     def in_place(self) -> bool:
         """Whether the result takes the residual's place: no tile is computed twice, and no partial sums wait there."""
-        return self.epilogue.in_place and self.chunks == 1 and self.stencil.vectors % self.vectors == 0
+        return self.epilogue.in_place and self.turns == 1 and self.stencil.vectors % self.vectors == 0
 
     @property
     def scratch(self) -> int:
@@ -159,7 +161,7 @@ def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int, stage: Stag
             clear_border(b, t.stencil, thread, threads, half=t.half)
         load_tile = stage.prepare(b, t)
         overlap = slots != t.stencil.outputs or t.stencil.vectors % t.vectors != 0
-        sums = T.alloc_buffer((slots * t.tile,), "float32") if overlap and t.chunks > 1 else None
+        sums = T.alloc_buffer((slots * t.tile,), "float32") if overlap and t.turns > 1 else None
 
         def enter(chunk: Expr, x: Expr, y: Expr, start: Expr) -> Part:
             source, base = load_tile(chunk, x)
@@ -245,16 +247,17 @@ class Finish:
 
     def __call__(self, row: Expr, slot: Expr, product: Callable[[int], Expr]) -> None:
         """Store the vectors `product(0)`, `product(1)`, … of one row of the tile; partial sums wait in the slot."""
-        chunks = self.tiling.chunks
-        if chunks == 1:
+        turns = self.tiling.turns
+        if turns == 1:
             self._final(row, product)
             return
         waiting = (self.buffers["y"], self._output(row)) if self.sums is None else (self.sums, slot * self.tiling.tile)
         total = self._added(product, *waiting)
-        with T.If(self.chunk == chunks - 1):
+        turn = self.chunk if self.tiling.sections == 1 else T.floormod(self.chunk, turns)
+        with T.If(turn == turns - 1):
             with T.Then():
                 self._final(row, total)
-            with T.Else(), T.If(self.chunk == 0):
+            with T.Else(), T.If(turn == 0):
                 with T.Then():
                     self._partial(product, *waiting)
                 with T.Else():
