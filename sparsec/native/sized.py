@@ -12,7 +12,7 @@ import onnx
 from sparsec.artifact.file import Artifact
 from sparsec.errors import UsageError
 from sparsec.graph.shapes import SIZED_BY_VALUES
-from sparsec.graph.sized import APPEND, SIZED_DOMAIN, SUPPRESSION
+from sparsec.graph.sized import APPEND, KEPT_PARTS, KEPT_ROOM, SIZED_DOMAIN
 from sparsec.native.types import type_number
 from sparsec.runtime.sized import elementwise, images, scattering
 from sparsec.runtime.sized.operators import OPERATORS
@@ -23,7 +23,7 @@ Place = Callable[[np.ndarray], dict[str, Any]]
 """Places an array; its entry."""
 
 
-_CALLS = {"rows", "attention", "rotary", "recurrence", "windows", "append", f"{SIZED_DOMAIN}::{APPEND}"}
+_CALLS = {"rows", "attention", "rotary", "recurrence", "windows", "suppression", "append", f"{SIZED_DOMAIN}::{APPEND}"}
 """Steps that are no operators of ONNX."""
 NATIVE = OPERATORS.keys() - images.OPERATORS.keys() - scattering.OPERATORS.keys() - elementwise.ACTIVATIONS.keys()
 """The operators between stages that libsparsec has."""
@@ -72,8 +72,6 @@ def _check_native(step: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> None
         what = ("of images of any size" if kind in images.OPERATORS
                 else "of sizes that values decide" if kind in scattering.OPERATORS else "of any size")
         by = f"numpy ({kind} {what})"
-    elif kind == "suppression":
-        by, ways = f"a kernel that sessions call ({SUPPRESSION})", WAYS
     else:
         operators = [node.op_type for node in onnx.ModelProto.FromString(arrays[step["model"]].tobytes()).graph.node]
         by = f"ONNX's reference ({', '.join(operators)})"
@@ -87,6 +85,8 @@ def _step(step: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "rows":
         return {**step, **{key: [{**each, "dtype": type_number(each["dtype"])} for each in step[key]]
                            for key in ("given", "made")}}
+    if kind == "suppression":
+        return {**step, "room": KEPT_ROOM, "parts": KEPT_PARTS}
     if "attributes" not in step:
         return dict(step)
     return {**step, "attributes": {name: _attribute(name, value) for name, value in step["attributes"].items()}}

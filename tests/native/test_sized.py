@@ -181,6 +181,40 @@ def test_windows_of_every_kind_give_the_sessions_answers(drive, operator):
         assert_equal(found, session.run(None, {"x": x}))
 
 
+@pytest.mark.parametrize(("given", "centred"), [("mtl", 0), ("mt", 1), ("ml", 1), ("", 0)])
+def test_suppression_selects_the_sessions_boxes(drive, given, centred):
+    listed = {"m": "int64[1] m", "t": "float[1] t", "l": "float[1] l"}
+    taken = ", ".join(name if name in given else "" for name in listed).rstrip(", ")
+    model = texts.model(f"""g (float[b, n, 4] x, float[b, c, n] s{"".join(f", {listed[name]}" for name in given)}) =>
+        (int64[k, 3] y, float[k, 3] z) {{ w = NonMaxSuppression<center_point_box={centred}>(
+        x, s{", " if taken else ""}{taken}) y = Neg(w) z = Cast<to=1>(w) }}""")
+    artifact, rng = sparsec.compile(model, tune="off", verify=False), np.random.default_rng(len(given))
+    session, calls = sparsec.InferenceSession(artifact), []
+    for batch, count, classes, most in ((1, 90, 2, 7), (2, 33, 3, 1000), (3, 0, 1, 4), (1, 5, 2, 0)):
+        limits = {"m": np.array([most]), "t": np.float32([0.4]), "l": np.float32([0.25])}
+        boxes, scores = rng.integers(0, 9, (batch, count, 4)) / 8, rng.integers(0, 8, (batch, classes, count)) / 8
+        calls.append({"x": boxes.astype(np.float32), "s": scores.astype(np.float32)}
+                     | {name: limits[name] for name in given})
+    for found, feeds in zip(drive(artifact, [list(feeds.values()) for feeds in calls]), calls, strict=True):
+        expected = session.run(None, feeds)
+        assert_equal(found, expected)
+        np.testing.assert_array_equal(found[0], expected[0])
+
+
+def test_a_detectors_boxes_are_the_sessions(drive):
+    model = texts.model("""g (float[n, 3, h, w] x) => (float[k, 4] y) <float[5, 3, 1, 1] k, int64[3] grid = {0, -1, 4},
+        int64[3] each = {0, 1, -1}, int64[2] cut = {4, 1}, int64 two = {2}, int64[1] m = {9}, float[1] t = {0.5},
+        int64[1] first = {0}> { c = Conv(x, k) b0, s0 = Split<axis=1>(c, cut) b1 = Transpose<perm=[0, 2, 3, 1]>(b0)
+        b = Reshape(b1, grid) s = Reshape(s0, each) i = NonMaxSuppression(b, s, m, t) j = Gather<axis=1>(i, two)
+        r = Gather<axis=1>(b, j) y = Squeeze(r, first) }""",
+                        k=np.random.default_rng(1).standard_normal((5, 3, 1, 1), np.float32))
+    artifact, rng = sparsec.compile(model, tune="off", verify=False), np.random.default_rng(0)
+    session = sparsec.InferenceSession(artifact)
+    calls = [rng.standard_normal((1, 3, *shape), np.float32) for shape in ((4, 5), (9, 7))]
+    for found, x in zip(drive(artifact, [[x] for x in calls]), calls, strict=True):
+        assert_equal(found, session.run(None, {"x": x}))
+
+
 def test_an_image_that_is_smaller_than_a_window_is_refused(drive):
     model = texts.model("g (float[n, 3, h, w] x) => (float[n, 2, i, j] y) <float[2, 3, 3, 3] k> { y = Conv(x, k) }",
                         k=np.ones((2, 3, 3, 3)))

@@ -13,6 +13,7 @@
 #include "recurrent.hpp"
 #include "rows.hpp"
 #include "sizes.hpp"
+#include "suppression.hpp"
 #include "windows.hpp"
 
 namespace sparsec::native::sized {
@@ -30,8 +31,8 @@ struct Wiring {
 };
 
 // Steps that are no operators of ONNX.
-const std::set<std::string> kCalls = {"rows", "attention", "rotary", "recurrence", "windows", "append",
-                                      "sparsec.sized::Append"};
+const std::set<std::string> kCalls = {"rows", "attention", "rotary", "recurrence", "windows", "suppression",
+                                      "append", "sparsec.sized::Append"};
 
 bool all_true(const Array &condition) {
   const Array whole = dense(condition);
@@ -200,6 +201,10 @@ class SizedProgram : public Program {
     if (kind == "windows") {
       auto windows = std::make_shared<Windows>(kernels_, step, by_rows(step));
       return [windows](const Arrays &arrays) { return windows->run(arrays); };
+    }
+    if (kind == "suppression") {
+      auto suppression = std::make_shared<Suppression>(kernels_, step);
+      return [suppression](const Arrays &arrays) { return suppression->run(arrays); };
     }
     if (kind == "append") {
       const std::int64_t axis = step["attributes"]["axis"].integer();
