@@ -55,16 +55,7 @@ def left_to_processor(graph: ir.Graph, stages: Sequence[Stage], target: str) -> 
         if is_select(node) or when[node]:
             raise UnsupportedOperatorError(f"node '{node_name(node)}' runs in a branch of an If, which target "
                                            f"'{target}' does not take at sizes that only the run tells; {WAYS}")
-        if (node.op_type == APPEND and node.domain == SIZED_DOMAIN) or _is_cache(node):
-            raise UnsupportedOperatorError(f"node '{node_name(node)}' appends to a cache, which target '{target}' does "
-                                           f"not take at sizes that only the run tells; {WAYS}")
     return list(_between(stages))
-
-
-def _is_cache(node: ir.Node) -> bool:
-    from sparsec.compiler.sized.plan import grows
-
-    return node.op_type == "Concat" and not node.domain and grows(node)
 
 
 def _between(stages: Sequence[Stage]) -> Iterator[Outside]:
