@@ -262,7 +262,8 @@ class Backend(ABC):
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
-                            winograds: Sequence[Winograd] = ()) -> tuple[Functions, Mapping[str, object]]:
+                            winograds: Sequence[Winograd] = (), caches: bool = False,  # noqa: ARG002 - of some
+                            ) -> tuple[Functions, Mapping[str, object]]:
         """The library of kernels for run-time sizes, and what calls of attention are told of its kernels.
 
         Args:
@@ -273,6 +274,7 @@ class Backend(ABC):
             windows: the operators on windows of images that there are kernels for, named `windows_` and so.
             suppression: whether there is one, named so, for NonMaxSuppression.
             winograds: of each convolution by Winograd's filtering what the kernel computes.
+            caches: whether caches are appended to, for which a device of its own has kernels.
 
         """
         count = len(attentions) + len(rotations) + levels + len(windows) + suppression + len(winograds)

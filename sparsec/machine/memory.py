@@ -85,6 +85,9 @@ class Lane(Protocol):
     def view(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: str) -> Any:
         """The tensor in a memory or tensor from some byte on."""
 
+    def do(self, work: Sequence[Launch | Transfer]) -> None:
+        """Do some work in order and wait for it."""
+
     def record(self, work: Sequence[Launch | Transfer]) -> Callable[[], None]:
         """Do some work in order and wait for it; the result does it again, and waits, too."""
 

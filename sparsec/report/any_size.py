@@ -10,10 +10,10 @@ import onnx_ir as ir
 from sparsec.analysis.symbols.size import is_name
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import simplify
-from sparsec.compiler.report import Outside as Left
 from sparsec.compiler.samples import usual
 from sparsec.compiler.sized.build import original, row_plans, staged
 from sparsec.compiler.sized.build import outside as outside_of
+from sparsec.compiler.sized.device import left_to_processor
 from sparsec.compiler.sized.winograd import PIXELS
 from sparsec.cost.calibration import Calibration
 from sparsec.errors import SparsecError
@@ -123,7 +123,8 @@ def any_size(model: reader.Source, options: CompileOptions, calibration: Calibra
     limits = ranges(options.dims or {})
     simplified = simplify(model, options, calibration=calibration, symbolic=True)
     found = staged(simplified.graph, limits, simplified.job, simplified.context, options.backend)
-    rows, call_us, left = list[Rows](), dict[int, float](), list[Left]()
+    rows, call_us = list[Rows](), dict[int, float]()
+    left = left_to_processor(found.plan) if options.backend.device else []
     rows += [Rows(row.layer, PIXELS, row.format, row.kernel, row.predicted_us) for row in found.convolutions.layers]
     for each in row_plans(simplified.graph, found, simplified.job, simplified.context, options.backend, limits):
         rows += [Rows(original(row.layer), each.count, row.format, row.kernel, row.predicted_us)

@@ -12,6 +12,7 @@ import pytest
 
 import sparsec
 from sparsec.backends.cuda import driver
+from tests.support import decoders
 from tests.support.cuda import host_gpu, networks
 from tests.support.cuda.sass import needs_nvcc
 
@@ -156,3 +157,41 @@ print(json.dumps([refused(lambda: session.run(None, feeds(1, 65))), refused(lamb
 def test_too_little_memory_says_how_much_is_needed(told):
     found = told("print(json.dumps(refused(lambda: InferenceSession(path))))", HOST_GPU_BYTES="1000000")
     assert found.startswith("DeviceError: the GPU's memory does not hold the artifact: it needs 67.1 MB")
+
+
+@pytest.fixture(scope="module")
+def decoder(folder):
+    """The folder, with a decoder's artifact."""
+    sparsec.compile(decoders.model_of(decoders.DECODER), "cuda-sm80", verify=False,
+                    dims={"batch": 1, "tokens": "1..16"}).save(folder / "decoder.sparsec")
+    return folder
+
+
+@pytest.mark.usefixtures("decoder")
+def test_caches_of_any_length_are_one_graph_and_a_token_sends_none_of_them(told):
+    found = told("""
+from tests.support.decoders import DEPTH, GROUPS
+session = InferenceSession(sys.argv[1] + "/decoder.sparsec")
+def step(tokens, keys, values):
+    outputs = session.run(None, {"ids": np.zeros((1, tokens), np.int64), "keys": keys, "values": values})
+    return outputs[1:]
+def empty():
+    return [np.zeros((1, GROUPS, 0, DEPTH), np.float32)] * 2
+caches = step(1, *step(5, *empty()))
+before = host_gpu.counts()
+for turn in range(400):
+    caches = step(1, *caches)
+steady = changed(before)
+step(1, *[each.copy() for each in step(1, *empty())])
+before = host_gpu.counts()
+step(1, *caches)
+sent = changed(before)
+for turn in range(200):
+    caches = step(1, *caches)
+print(json.dumps({"steady": steady, "sent": sent, "length": caches[0].shape[2], "live":
+                  host_gpu.counts()["live_executable"], "early": host_gpu.counts()["freed_early"]}))
+""")
+    assert found["steady"] == {"copies": 6 * 400, "replays": 400}
+    assert found["sent"] == {"copies": 6 + 2 * 2, "replays": 1}  # the keys and values of two groups
+    assert found["length"] == 606
+    assert (found["live"], found["early"]) == (1, 0)  # there was room for 512

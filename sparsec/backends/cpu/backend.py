@@ -103,7 +103,8 @@ class CpuBackend(Backend):
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
-                            winograds: Sequence[Winograd] = ()) -> tuple[Functions, Mapping[str, object]]:
+                            winograds: Sequence[Winograd] = (), caches: bool = False,  # noqa: ARG002 - in place
+                            ) -> tuple[Functions, Mapping[str, object]]:
         """Kernels by the name of their number."""
         from sparsec.backends.cpu import replay
         from sparsec.backends.cpu.build import build_kernels

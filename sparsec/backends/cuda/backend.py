@@ -129,7 +129,7 @@ class CudaBackend(Backend):
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
                             winograds: Sequence[Winograd] = (),  # noqa: ARG002 - `winograd` offers none
-                            ) -> tuple[Functions, Mapping[str, object]]:
+                            caches: bool = False) -> tuple[Functions, Mapping[str, object]]:
         """Kernels by the names of their numbers; copies."""
         from sparsec.backends.cuda.between import build
 
@@ -139,7 +139,7 @@ class CudaBackend(Backend):
             raise UnsupportedOperatorError(f"target '{job.target.name}' has no kernels for {' and '.join(absent)} at "
                                            "sizes that only the run tells; give every dimension a size with dims or "
                                            "shapes, or compile for a cpu")
-        return build(attentions, rotations, job.target, self.half(job))
+        return build(attentions, rotations, job.target, self.half(job), caches=caches)
 
     def reject_needs(self, needs: Needs) -> str | None:
         """Whether they are architectures, and the two parts of a version."""

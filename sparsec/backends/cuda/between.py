@@ -19,21 +19,25 @@ QUERIES = (16, 64)
 
 
 def build(attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]], target: Target, half: str,
-          ) -> tuple[Functions, Mapping[str, object]]:
+          *, caches: bool = False) -> tuple[Functions, Mapping[str, object]]:
     """The library, and what calls of attention are told: the queries of the kernels' blocks.
+
+    Where there are `caches`, there are kernels that append to them, and attention of as many keys as these have.
 
     Raises:
         UnsupportedOperatorError: there is no kernel for an attention.
 
     """
-    types = product((half, "float32"), repeat=2)
-    kernels = {f"copy_{source}_{to}": sized_copy.build(source, to) for source, to in types}
+    floats = (half, "float32")
+    kernels = {f"copy_{source}_{to}": sized_copy.build(source, to) for source, to in product(floats, repeat=2)}
+    kernels |= {f"append_{source}": sized_copy.build(source, half, behind=True) for source in floats if caches}
     kernels |= {f"rotary{number}": sized_rotary.build(depth, half, both=both)
                 for number, (depth, both) in enumerate(rotations)}
     for number, each in enumerate(attentions):
-        for queries, masked in product(QUERIES, (False, True)):
+        for queries, masked, grown in product(QUERIES, (False, True), (False, True)[:1 + caches]):
             p = _params(each, queries, half, target, masked=masked)
-            kernels[f"attention{number}_{queries}" + ("_masked" if masked else "")] = sized_attention.build(p)
+            name = f"attention{number}_{queries}" + "_masked" * masked + "_grown" * grown
+            kernels[name] = sized_attention.build(p, grown=grown)
     return build_kernels(kernels, target), {"queries": list(QUERIES)}
 
 

@@ -48,6 +48,18 @@ class Lane:
         """The tensor in a memory or tensor from some byte on."""
         return View(memory.data_ptr() + offset, shape, self._type_of(dtype))
 
+    def do(self, work: Sequence[Launch | Transfer]) -> None:
+        """Do some work and wait for it.
+
+        Raises:
+            DeviceError: the GPU fails.
+
+        """
+        refuse_fork(self._made.born)
+        with tvm_ffi.use_raw_stream(tvm_ffi.device("cuda:0"), self._stream.value or 0):
+            self._issue(work)
+            cudart.call("cudaStreamSynchronize", self._stream)
+
     def record(self, work: Sequence[Launch | Transfer]) -> Callable[[], None]:
         """Do some work and wait for it; the result replays it as one graph.
 

@@ -25,7 +25,7 @@ from sparsec.compiler.report import Outside
 from sparsec.compiler.samples import advised
 from sparsec.compiler.sized.attention import fuse_attention
 from sparsec.compiler.sized.codes import round_for_layers, round_once, split_dynamic
-from sparsec.compiler.sized.device import left_to_processor, mark_halves
+from sparsec.compiler.sized.device import left_to_processor, mark_halves, refuse_branches
 from sparsec.compiler.sized.images import rows_of_images
 from sparsec.compiler.sized.movement import shorten_moves, sink_rows
 from sparsec.compiler.sized.plan import Plan, write
@@ -244,7 +244,9 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     """
     found = staged(model, limits, job, context, backend)
     plan, compiled = found.plan, found.compiled
-    left = left_to_processor(model.graph, plan.stages, job.target.name) if backend.device else []
+    left = left_to_processor(plan) if backend.device else []
+    if backend.device:
+        refuse_branches(model.graph, plan, job.target.name)
     token = token_of(model.graph, plan.stages, found.symbols) if backend.chains and compiled else None
     plan.fields["token"] = None if token is None else {**token.fields, "before": _steps(plan, token)}
     layers = [*found.convolutions.layers]
@@ -331,7 +333,7 @@ def _kernels(plan: Plan, job: Job, backend: Backend, needs: list[Needs]) -> dict
     finds = any(step["op"] == f"{SIZED_DOMAIN}::{LEVELS}" for step in plan.fields["steps"])
     built, told = backend.build_sized_kernels(plan.attentions, plan.rotations, job, levels=finds,
                                               windows=plan.windows, suppression=plan.suppresses,
-                                              winograds=plan.winograds)
+                                              winograds=plan.winograds, caches=plan.has_caches)
     needs.append(built.needs)
     return {"library": plan.array(np.frombuffer(built.library, np.uint8)), "objects": list(built.objects),
             "half": backend.half(job),

@@ -1,26 +1,27 @@
 """What of a staged model runs on a device of its own: which values are stored in half precision there, and what is left
 to the processor.
 
-Stages of rows, attention, and what only looks at their results in another shape stay on the device. Steps whose inputs
-the caller or the processor has, as those that make masks, run there before. Others between stages run on the processor,
-to which their inputs are brought, and are reported.
+Stages of rows, attention, the caches that it reads, and what only looks at their results in another shape stay on the
+device. Steps whose inputs the caller or the processor has, as those that make masks, run there before. Others between
+stages run on the processor, to which their inputs are brought, and are reported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import onnx_ir as ir
 
 from sparsec.compiler.report import Outside
 from sparsec.compiler.sized.attention import ATTENTION
+from sparsec.compiler.sized.plan import Plan
 from sparsec.compiler.sized.rotary import ROTARY
 from sparsec.compiler.sized.stage import RowStage, Stage
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.annotations import HALF
 from sparsec.graph.guards import guards, is_select
 from sparsec.graph.nodes import node_name, operator_of
-from sparsec.graph.sized import APPEND, SIZED_DOMAIN
+from sparsec.runtime.sized.device_caches import caches_of
 from sparsec.runtime.sized.viewing import VIEWS
 
 KERNELS = (ATTENTION, ROTARY)
@@ -42,26 +43,31 @@ def mark_halves(stages: Sequence[Stage], half: str) -> None:
                 HALF.set(value, half)
 
 
-def left_to_processor(graph: ir.Graph, stages: Sequence[Stage], target: str) -> list[Outside]:
-    """The steps that run on the processor between those of the device.
+def refuse_branches(graph: ir.Graph, plan: Plan, target: str) -> None:
+    """See that no step depends on a condition.
 
     Raises:
-        UnsupportedOperatorError: there are caches or branches, which no session runs on a device.
+        UnsupportedOperatorError: one does, which no session runs on a device.
 
     """
     when = guards(graph)
-    for stage in stages:
+    for stage in plan.stages:
         node = stage.nodes[0] if isinstance(stage, RowStage) else stage
         if is_select(node) or when[node]:
             raise UnsupportedOperatorError(f"node '{node_name(node)}' runs in a branch of an If, which target "
                                            f"'{target}' does not take at sizes that only the run tells; {WAYS}")
-    return list(_between(stages))
 
 
-def _between(stages: Sequence[Stage]) -> Iterator[Outside]:
+def left_to_processor(plan: Plan) -> list[Outside]:
+    """The steps that run on the processor between those of the device."""
+    found = caches_of(plan.fields)
+    return list(_between(plan.stages, set() if found is None else {cache.present for cache in found.each}))
+
+
+def _between(stages: Sequence[Stage], presents: Collection[str]) -> Iterator[Outside]:
     there: set[ir.Value] = set()
     for stage in stages:
-        if isinstance(stage, RowStage) or stage.op_type in KERNELS:
+        if isinstance(stage, RowStage) or stage.op_type in KERNELS or stage.outputs[0].name in presents:
             there.update(stage.outputs)
         elif not there.isdisjoint(value for value in stage.inputs if value is not None):
             if operator_of(stage) in VIEWS:

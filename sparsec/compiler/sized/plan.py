@@ -25,7 +25,7 @@ from sparsec.graph.guards import Guard, guards, is_select
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.nodes import operand, read_by
 from sparsec.graph.sized import IM2COL, RECURRENCE, SIZED_DOMAIN, SUPPRESSION, WINDOWS, WINOGRAD, Attention, Winograd
-from sparsec.runtime.sized.operators import OPERATORS, SINGLE
+from sparsec.runtime.sized.operators import GROWS, OPERATORS, SINGLE
 
 
 @dataclass
@@ -63,6 +63,11 @@ class Plan:
     def limits(self) -> dict[str, tuple[int, int]]:
         """The least and the largest size of the symbols that have several."""
         return {name: (least, most) for name, (least, most) in self.fields["limits"].items()}
+
+    @property
+    def has_caches(self) -> bool:
+        """Whether a step appends to caches."""
+        return any(step["op"] in GROWS for step in self.fields["steps"])
 
     @property
     def stages_of_rows(self) -> list[RowStage]:

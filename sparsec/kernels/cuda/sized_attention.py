@@ -14,7 +14,7 @@ from sparsec.errors import FormatError
 from sparsec.kernels.cuda import pipeline, ptx
 from sparsec.kernels.cuda.attention import QUAD, Block, attend, token_of
 from sparsec.kernels.cuda.attention_params import AttentionParams, reject
-from sparsec.kernels.emit.tir import Buffer, Expr, Kernel
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel
 
 STRIDES = {"q": ("q_batch", "q_head", "q_token"), "k": ("k_batch", "k_head", "k_token"),
            "v": ("v_batch", "v_head", "v_token"), "mask": ("m_batch", "m_head", "m_query", "m_key")}
@@ -28,8 +28,12 @@ def numbers(*, masked: bool) -> tuple[str, ...]:
     return (*SIZES, *(name for each, names in STRIDES.items() if masked or each != "mask" for name in names))
 
 
-def build(p: AttentionParams) -> Kernel:
-    """The kernel: (q, k, v, [mask], y), then `numbers`; it is masked if the parameters say so, whose sizes are ignored.
+def build(p: AttentionParams, *, grown: bool = False) -> Kernel:
+    """The kernel: (q, k, v, [mask], [past], y), then `numbers`; it is masked if the parameters say so.
+
+    Args:
+        p: the attention, whose sizes are ignored.
+        grown: keys and values lie in caches: there are as many as the one number in `past`, and `keys` new ones.
 
     Raises:
         FormatError: no kernel computes the attention.
@@ -38,8 +42,10 @@ def build(p: AttentionParams) -> Kernel:
     if reason := reject(p):
         raise FormatError(f"no kernel for {p}: {reason}")
     masked = p.mask is not None
-    buffers = {"q": p.dtype, "k": p.dtype, "v": p.dtype, **({"mask": "float32"} if masked else {}), "y": p.dtype}
-    return pipeline.sized_func(buffers, numbers(masked=masked), lambda given, told: attend(p, _Told.of(p, told), given))
+    buffers = {"q": p.dtype, "k": p.dtype, "v": p.dtype, **({"mask": "float32"} if masked else {}),
+               **({"past": "int32"} if grown else {}), "y": p.dtype}
+    return pipeline.sized_func(buffers, numbers(masked=masked),
+                               lambda given, told: attend(p, _Told.of(p, told, given), given))
 
 
 @dataclass(frozen=True)
@@ -57,9 +63,10 @@ class _Told:
     last_keys: int | None = None
 
     @classmethod
-    def of(cls, p: AttentionParams, told: pipeline.Numbers) -> _Told:
-        """What follows from the numbers."""
-        queries, keys, heads = told["queries"], told["keys"], told["heads"]
+    def of(cls, p: AttentionParams, told: pipeline.Numbers, buffers: Buffers) -> _Told:
+        """What follows from the numbers, and from the length of caches."""
+        queries, heads = told["queries"], told["heads"]
+        keys = told["keys"] + buffers["past"][0] if "past" in buffers else told["keys"]
         query_blocks = (queries + (p.tile.queries - 1)) // p.tile.queries
         return cls(p, told, queries, keys, query_blocks, heads, told["batch"] * heads * query_blocks,
                    (keys + (p.tile.keys - 1)) // p.tile.keys)

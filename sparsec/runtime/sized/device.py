@@ -4,6 +4,9 @@ The first call of some sizes takes the steps one by one, as `flow` does on the p
 a place in one block of its memory. For that block stands an array of the same size on the processor, which nobody reads
 or writes and which takes no memory, so that numpy tells what another shape or order of a value is. What is left is a
 tape: steps on the processor, copies to pinned memory, and graphs of kernels and copies, each replayed by one launch.
+
+Where caches are appended to, a tape is for all lengths of them (see `device_caches`), unless steps between need to know
+the length: then the processor appends to them.
 """
 
 from __future__ import annotations
@@ -17,8 +20,11 @@ import numpy as np
 from sparsec.errors import InputError, UsageError
 from sparsec.machine.memory import Lane, Memory
 from sparsec.runtime.sized.arena import Arena, Full
+from sparsec.runtime.sized.device_caches import LENGTH, Mirrors, Ragged, Short, Unfit
+from sparsec.runtime.sized.device_growing import GrowingRecorder
 from sparsec.runtime.sized.device_kernels import Plan
 from sparsec.runtime.sized.device_recorder import Brought, PinnedFull, Recorder
+from sparsec.runtime.sized.growing import Part
 from sparsec.runtime.sized.items import Item, Unplanned
 from sparsec.runtime.sized.runner import Feeds, Signature
 
@@ -39,12 +45,14 @@ class Tape:
         items: in order; each reads and enters values.
         outputs: of the model: where each is brought, or its contents or, for None, its name among the values.
         kept: what the items need.
+        tokens: what is appended to caches.
 
     """
 
     items: tuple[Item, ...]
     outputs: tuple[tuple[Brought | np.ndarray | None, str], ...]
     kept: tuple[Any, ...] = field(repr=False, default=())
+    tokens: int = 0
 
 
 class DeviceRunner:
@@ -62,6 +70,7 @@ class DeviceRunner:
         self._program, self._plan, self._memory = program, plan, memory
         self._lane: Lane = memory.lane()
         self.tapes: dict[Shapes, Tape] = {}
+        self._mirrors = None if plan.caches is None else Mirrors(plan.caches, plan.kernels.half)
         self._take(FIRST_BYTES)
         self._take_pinned(FIRST_PINNED)
 
@@ -96,7 +105,55 @@ class DeviceRunner:
 
     def _run(self, values: dict[str | None, Any], arrays: Sequence[np.ndarray], sizes: Mapping[str, int]) -> Tape:
         """Run what is remembered of such sizes, or take the steps and remember them."""
+        inputs = dict(values)
+        if self._mirrors is not None:
+            try:
+                return self._grow(self._mirrors, values, arrays, sizes)
+            except Unfit:
+                self._mirrors = None
+                self._take(self._arena.memory.nbytes)
+            except Ragged:
+                pass
+            values.clear()
+            values.update(inputs)
         shapes = tuple(array.shape for array in arrays)
+        if (tape := self._again(shapes, values)) is not None:
+            return tape
+        return self._record(shapes, inputs, values, self._program.start(arrays, sizes))
+
+    def _grow(self, mirrors: Mirrors, values: dict[str | None, Any], arrays: Sequence[np.ndarray],
+              sizes: Mapping[str, int]) -> Tape:
+        """`_run` for any length of the caches, which grow on the device.
+
+        Raises:
+            Unfit, Ragged: that cannot be.
+
+        """
+        caches = mirrors.caches
+        found = {values[cache.past].shape[:LENGTH + 1:LENGTH] for cache in caches.each}
+        (batch, length), *others = found
+        if others or not batch:
+            raise Ragged
+        shapes = caches.shapes(arrays)
+        tape = self.tapes.get(shapes)
+        if mirrors.grow(batch, length + (0 if tape is None else tape.tokens)):
+            self._take(self._arena.memory.nbytes)
+        start = self._program.start(arrays, sizes)
+        values.update((name, start[name]) for name in caches.sizes)
+        inputs = dict(values)
+        if shapes in self.tapes:
+            mirrors.send(values, self._lane, self._block)
+            if (tape := self._again(shapes, values)) is not None:
+                return tape
+        while True:
+            try:
+                return self._record(shapes, inputs, values, start, mirrors)
+            except Short as error:
+                mirrors.grow(batch, error.tokens)
+                self._take(self._arena.memory.nbytes)
+
+    def _again(self, shapes: Shapes, values: dict[str | None, Any]) -> Tape | None:
+        """Take a tape again, if there is one and the values have the sizes that they had."""
         if (tape := self.tapes.get(shapes)) is not None:
             try:
                 for item in tape.items:
@@ -105,33 +162,55 @@ class DeviceRunner:
                 del self.tapes[shapes]
             else:
                 return tape
+        return None
+
+    def _record(self, shapes: Shapes, inputs: Mapping[str | None, Any], values: dict[str | None, Any],
+                start: Mapping[str | None, Any], mirrors: Mirrors | None = None) -> Tape:
+        """Take the steps and remember them."""
         while len(self.tapes) >= MOST:
             del self.tapes[next(iter(self.tapes))]
-        inputs = dict(values)
         while True:
-            self._arena.clear()
-            recorder = Recorder(self._plan, self._lane, self._arena, self._block, self._pinned)
+            self._clear()
             values.clear()
             values.update(inputs)
+            if mirrors is not None:
+                mirrors.send(values, self._lane, self._block)
+            about = self._plan, self._lane, self._arena, self._block, self._pinned
+            recorder = Recorder(*about) if mirrors is None else GrowingRecorder(*about, mirrors)
             try:
-                recorder.record(self._program.start(arrays, sizes), values)
+                recorder.record(start, values)
             except Full:
-                del recorder  # which has the block
+                del recorder, about  # which have the block
                 self._take(GROWTH * self._arena.memory.nbytes)
             except PinnedFull:
                 self._take_pinned(GROWTH * self._pinned.nbytes)
             else:
                 outputs = tuple(recorder.output(each["value"]) for each in self._program.outputs)
-                self.tapes[shapes] = Tape(tuple(recorder.items), outputs, tuple(recorder.kept))
+                self.tapes[shapes] = Tape(tuple(recorder.items), outputs, tuple(recorder.kept), recorder.tokens)
                 return self.tapes[shapes]
 
     def _take(self, nbytes: int) -> None:
-        """Take another block, of so many bytes; nothing of what was recorded holds then."""
+        """Take another block, of so many bytes or what caches need beside; nothing of what was recorded holds then."""
         self.tapes.clear()
         self._block: Any = None  # before there is more
+        while True:
+            self._arena = Arena(nbytes)
+            try:
+                self._clear()
+            except Full:
+                nbytes *= GROWTH
+            else:
+                break
         with self._memory.guard(nbytes):
             self._block = self._lane.allocate(nbytes)
-        self._arena = Arena(nbytes)
+        if self._mirrors is not None:
+            self._mirrors.forget()
+
+    def _clear(self) -> None:
+        """Give back all of the block but the places of caches."""
+        self._arena.clear()
+        if self._mirrors is not None:
+            self._mirrors.reserve(self._arena)
 
     def _take_pinned(self, nbytes: int) -> None:
         """Take other pinned memory, as `_take`."""
@@ -139,5 +218,8 @@ class DeviceRunner:
         self._pinned = self._lane.pinned(nbytes)
 
     def _output(self, found: Brought | np.ndarray | None, name: str, values: Mapping[str | None, Any]) -> np.ndarray:
-        """An output in memory of its own."""
-        return found.array() if isinstance(found, Brought) else np.array(values[name] if found is None else found)
+        """An output in memory of its own; a cache has its buffer."""
+        if isinstance(found, Brought):
+            return found.array()
+        array = np.asarray(values[name] if found is None else found)
+        return array if isinstance(array.base, Part) else array.copy()

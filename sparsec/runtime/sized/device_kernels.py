@@ -9,6 +9,7 @@ from typing import Any
 
 from sparsec.backends.program import EMBEDDED, WORKSPACE
 from sparsec.errors import ArtifactError
+from sparsec.runtime.sized.device_caches import Caches
 from sparsec.runtime.sized.rows import Splitter
 
 Library = tuple[Any, Sequence[Mapping[str, Any]]]
@@ -82,6 +83,7 @@ class Plan:
         spent: by step, what none behind it needs.
         outputs: the values that are outputs.
         splitter: how rows are divided.
+        caches: those that one graph serves at every length, if there are such.
 
     """
 
@@ -91,6 +93,7 @@ class Plan:
     spent: Sequence[Sequence[str]]
     outputs: Sequence[str]
     splitter: Splitter
+    caches: Caches | None = None
 
 
 def _function(library: Any, name: str) -> Any:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -57,8 +57,13 @@ class Recorder:
     Attributes:
         items: what other calls of the same sizes repeat.
         kept: what they need.
+        tokens: what is appended to caches.
+        natively: by operator the method that takes its steps on the device.
 
     """
+
+    tokens = 0
+    natively: ClassVar[dict[str, str]] = {"rows": "_rows", "attention": "_attention", "rotary": "_rotary"}
 
     def __init__(self, plan: Plan, lane: Lane, arena: Arena, block: Any, pinned: np.ndarray) -> None:
         self._plan, self._lane, self._arena, self._block, self._pinned = plan, lane, arena, block, pinned
@@ -81,16 +86,11 @@ class Recorder:
         """
         self._late = late
         self._values = {name: Value(array, late=name in late) for name, array in start.items()}
-        natively = {"rows": self._rows, "attention": self._attention, "rotary": self._rotary}
+        self._prepare()
         for step, run, spent in zip(self._plan.steps, self._plan.runs, self._plan.spent, strict=True):
-            if step["op"] in natively:
-                natively[step["op"]](step)
-            elif run is not None and not (self._is_there(step) and self._view(step, run)):
-                self._on_processor(step, run)
+            self._take(step, run)
             for name in spent:
-                for values in (self._values, self._copies):
-                    if (value := values.pop(name, None)) is not None:
-                        self._release(value)
+                self._spend(name)
         for each in self._plan.outputs:
             if self._values[each].root is not None:
                 self._bring(each)
@@ -100,6 +100,22 @@ class Recorder:
         """Where an output is: on the device until it was brought, the same in every call, or None among the values."""
         value = self._values[name]
         return (self._brought.get(name) or (None if value.late else np.asarray(value.array))), name
+
+    def _prepare(self) -> None:
+        """Do what comes before all steps."""
+
+    def _take(self, step: Mapping[str, Any], run: Callable[..., Any] | None) -> None:
+        """Take a step."""
+        if step["op"] in self.natively:
+            getattr(self, self.natively[step["op"]])(step)
+        elif run is not None and not (self._is_there(step) and self._view(step, run)):
+            self._on_processor(step, run)
+
+    def _spend(self, name: str) -> None:
+        """Give back what none of the other steps needs."""
+        for values in (self._values, self._copies):
+            if (value := values.pop(name, None)) is not None:
+                self._release(value)
 
     # Steps
 
@@ -206,9 +222,13 @@ class Recorder:
             arrays.append(mask)
             numbers += [stride // mask.itemsize for stride in mask.strides]
         block = next((each for each in about["queries"] if each >= queries), about["queries"][-1])
-        name = f"attention{step['kernel']}_{block}" + ("_masked" if mask_name else "")
-        self._between(name, [*arrays, out.array], numbers)
+        name = f"attention{step['kernel']}_{block}" + "_masked" * bool(mask_name)
+        self._attend(name, arrays, numbers, out.array)
         self._enter(step["outputs"][0], Value(out.array.transpose(0, 2, 1, 3), out.root))
+
+    def _attend(self, name: str, arrays: Sequence[np.ndarray], numbers: Sequence[int], out: np.ndarray) -> None:
+        """The kernel of attention."""
+        self._between(name, [*arrays, out], numbers)
 
     def _rotary(self, step: Mapping[str, Any]) -> None:
         """A call of the kernel of rotations."""

@@ -12,5 +12,7 @@ OPERATORS: dict[str, Operator] = {**elementwise.OPERATORS, **tensors.OPERATORS, 
                                   f"{SIZED_DOMAIN}::{APPEND}": append_at}
 """By ONNX's name, or domain::name."""
 
+GROWS = ("append", f"{SIZED_DOMAIN}::{APPEND}")
+"""The steps that append to caches: Concat, and the operator that is told where each text begins."""
 SINGLE = {"LayerNormalization", "MaxPool", "BatchNormalization"}
 """Those of several outputs that give the first one only."""

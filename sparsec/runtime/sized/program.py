@@ -12,16 +12,16 @@ import numpy as np
 
 from sparsec.artifact.file import Artifact
 from sparsec.errors import ArtifactError, InputError
-from sparsec.graph.sized import APPEND, SIZED_DOMAIN
 from sparsec.machine.memory import Memory, element_type
 from sparsec.runtime.loading import load_code
 from sparsec.runtime.sized.attention import Attention
 from sparsec.runtime.sized.device import DeviceRunner
+from sparsec.runtime.sized.device_caches import caches_of
 from sparsec.runtime.sized.device_kernels import DeviceKernels, Plan
 from sparsec.runtime.sized.flow import Flow
 from sparsec.runtime.sized.growing import append
 from sparsec.runtime.sized.kernels import Kernels
-from sparsec.runtime.sized.operators import OPERATORS
+from sparsec.runtime.sized.operators import GROWS, OPERATORS
 from sparsec.runtime.sized.recurrent import Recurrent
 from sparsec.runtime.sized.rotary import Rotary
 from sparsec.runtime.sized.rows import RowStage, Splitter, Tensor
@@ -32,8 +32,6 @@ from sparsec.runtime.sized.token import Caller, Machine, Replayed, Token, steps_
 from sparsec.runtime.sized.windows import WEIGHTED, Windows, kernel_of
 from sparsec.runtime.stages import interpret
 
-GROWS = ("append", f"{SIZED_DOMAIN}::{APPEND}")
-"""The operators that append to caches."""
 MULTIPLIES = {"Conv", "ConvTranspose", "Gemm", "MatMul", "onnx"}
 """The operators that BLAS may run in threads of its own."""
 Feeds = Mapping[str, np.ndarray]
@@ -176,7 +174,8 @@ class SizedProgram:
                                 self._tensors, self._kernels, told.get("attention", ()), told.get("half", ""))
         runs = [None if step["op"] in ("rows", "attention", "rotary") else self._step(step, {}, None)
                 for step in self._steps]
-        return Plan(kernels, self._steps, runs, self._spent, [each["value"] for each in self.outputs], self._splitter)
+        return Plan(kernels, self._steps, runs, self._spent, [each["value"] for each in self.outputs], self._splitter,
+                    caches_of(self._plan))
 
     def _runnable(self) -> Kernels | None:
         """The kernels as blocks, None where an artifact does not tell of them."""

@@ -39,6 +39,9 @@ class Lane:
         assert 0 <= offset <= end <= flat.nbytes
         return flat[offset:end].view(dtype).reshape(shape)
 
+    def do(self, work):
+        _do(work)
+
     def record(self, work):
         self.recorded += 1
         _do(work)

@@ -1,0 +1,228 @@
+"""Caches of decoders on a device, whose graphs serve every length that the caches have room for.
+
+What a call returns for a cache lies in the processor's memory with room to spare, see `growing`, and gets the new
+tokens from the device, which keeps all of it in half precision. Where it comes back as the past, nothing but its length
+is sent; any other past is sent first.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from sparsec.machine.memory import Lane, Transfer, element_type
+from sparsec.runtime.sized.arena import Arena
+from sparsec.runtime.sized.growing import Buffer, Part, extended
+from sparsec.runtime.sized.operators import GROWS
+from sparsec.runtime.sized.sizes import Terms
+
+FIRST_TOKENS = 1 << 9
+"""Those of all texts of a batch that caches have room for at first."""
+GROWTH = 4
+"""How many times as large they become when they are too small."""
+RANK, LENGTH = 4, 2
+"""Dimensions of a cache (batch, groups, length, depth), and the one that grows."""
+CHUNK = 16
+"""Bytes of which a head's features are a multiple."""
+
+
+class Short(Exception):  # noqa: N818 - its owner grows them
+    """The caches have no room for so many tokens."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(tokens)
+        self.tokens = tokens
+
+
+class Unfit(Exception):  # noqa: N818 - a call runs otherwise
+    """A step needs to know how long the caches are."""
+
+
+class Ragged(Exception):  # noqa: N818 - a call runs otherwise
+    """The texts of a batch, or the caches, have different lengths."""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What the plan tells of a cache: the values, heads, and features of a head."""
+
+    past: str
+    present: str
+    groups: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class Caches:
+    """Those of a program.
+
+    Attributes:
+        each: in the order in which they are appended to.
+        open: by input the axes whose sizes may differ from call to call of a graph.
+        sizes: the values that follow from these.
+
+    """
+
+    each: Sequence[Cache]
+    open: Sequence[frozenset[int]]
+    sizes: frozenset[str]
+
+    def shapes(self, arrays: Sequence[np.ndarray]) -> tuple[tuple[int, ...], ...]:
+        """Of the inputs, what a graph is for; -1 stands for any size."""
+        return tuple([array.shape if not axes else
+                      tuple([-1 if axis in axes else size for axis, size in enumerate(array.shape)])
+                      for array, axes in zip(arrays, self.open)])  # noqa: B905 - equally many
+
+
+def caches_of(fields: Mapping[str, Any]) -> Caches | None:
+    """Those of a plan; None where there are none, or one graph does not serve several lengths.
+
+    It does where floats are appended to inputs along the tokens, for outputs that attention alone reads, and no stage
+    has rows for each of these.
+    """
+    inputs = {each["value"]: each for each in fields["inputs"]}
+    bound = {name for step in fields["steps"] if step["op"] == "rows" for name in _names(step["lead"])}
+    found = []
+    for step in fields["steps"]:
+        if step["op"] in GROWS:
+            spec, axis = inputs.get(step["inputs"][0]), step["attributes"].get("axis", LENGTH)
+            if (spec is None or len(spec["shape"]) != RANK or spec["dtype"] != "float32" or step["when"]
+                    or axis not in (LENGTH, LENGTH - RANK) or (step["op"] == GROWS[0] and len(step["inputs"]) != LENGTH)
+                    or step["outputs"][0] not in {each["value"] for each in fields["outputs"]}):
+                return None
+            batch, groups, _, depth = spec["shape"]
+            if not (isinstance(groups, int) and isinstance(depth, int)) or 2 * depth % CHUNK:
+                return None
+            bound |= _of(batch)
+            found.append(Cache(spec["value"], step["outputs"][0], groups, depth))
+    for name, terms, _ in reversed(fields["quotients"]):
+        bound |= _names([terms]) if name in bound else set()
+    free = set().union(*(_of(dim) for spec in fields["inputs"] for dim in spec["shape"])) - bound
+    for name, terms, _ in fields["quotients"]:
+        free |= {name} if _names([terms]) & free else set()
+    grown = [inputs[each.past]["shape"][LENGTH] for each in found]
+    if not found or not all(isinstance(dim, str) and dim in free for dim in grown):
+        return None
+    if not all(_is_used(step, {each.present for each in found}) for step in fields["steps"]):
+        return None
+    return Caches(found, [frozenset(axis for axis, dim in enumerate(spec["shape"]) if _of(dim) & free)
+                          for spec in fields["inputs"]],
+                  frozenset(name for name, each in fields["sizes"].items() if _names(each["terms"]) & free))
+
+
+def _is_used(step: Mapping[str, Any], presents: Collection[str]) -> bool:
+    """Whether a step reads no cache behind what was appended, or attends to it."""
+    cached = [name in presents for name in step["inputs"]]
+    return not any(cached) or (step["op"] == "attention" and cached[:3] == [False, True, True] and not any(cached[3:]))
+
+
+def _names(polynomials: Iterable[Terms]) -> set[str]:
+    return {name for terms in polynomials for _, *names in terms for name in names}
+
+
+def _of(dim: int | str | Terms) -> set[str]:
+    """The symbols of a dimension of an input."""
+    if isinstance(dim, int):
+        return set()
+    return {dim} if isinstance(dim, str) else _names([dim])
+
+
+class Mirrors:
+    """The caches of a runner.
+
+    Args:
+        caches: of the program.
+        half: the element type in which the device keeps them.
+
+    """
+
+    def __init__(self, caches: Caches, half: str) -> None:
+        self.caches, self.half = caches, element_type(half)
+        self.number = {each.past: number for number, each in enumerate(caches.each)}
+        self._tokens = FIRST_TOKENS
+        self._roots: list[int] = []
+        self._staging: np.ndarray | None = None
+        self._held: list[tuple[weakref.ref[Buffer] | None, int]] = []
+
+    def reserve(self, arena: Arena) -> None:
+        """Take their places in an empty block, which are the same every time.
+
+        Raises:
+            Full: there is no room.
+
+        """
+        self._roots = [arena.take(self._nbytes(each)) for each in self.caches.each]
+
+    def forget(self) -> None:
+        """Their places have no contents."""
+        self._held = [(None, 0)] * len(self.caches.each)
+
+    def grow(self, batch: int, tokens: int) -> bool:
+        """See to room for so many tokens of every text; whether that takes other places."""
+        if batch * tokens <= self._tokens:
+            return False
+        while batch * tokens > self._tokens:
+            self._tokens *= GROWTH
+        self._staging = None
+        return True
+
+    def room(self, batch: int) -> int:
+        """Tokens of every text that there is room for."""
+        return self._tokens // batch
+
+    def array(self, arena: Arena, number: int, batch: int) -> np.ndarray:
+        """What stands for a cache (batch, groups, room, depth)."""
+        cache, root = self.caches.each[number], self._roots[number]
+        shape = batch, cache.groups, self.room(batch), cache.depth
+        return arena.memory[root:root + self._nbytes(cache)].view(self.half)[:int(np.prod(shape))].reshape(shape)
+
+    def send(self, values: Mapping[str | None, Any], lane: Lane, block: Any) -> None:
+        """Send the pasts among the values that the device does not have."""
+        for number, cache in enumerate(self.caches.each):
+            past, (held, length) = values[cache.past], self._held[number]
+            buffer = _beginning_with(past)
+            tokens = past.shape[LENGTH]
+            if tokens and (buffer is None or held is None or held() is not buffer or tokens > length):
+                self._held[number] = None, 0
+                self._send(past, number, lane, block)
+            self._held[number] = None if buffer is None else weakref.ref(buffer), tokens
+
+    def appended(self, values: dict[str | None, Any], tokens: int, new: Sequence[Any]) -> None:
+        """Enter the presents among the values, which have so many tokens more; the device has these already."""
+        for number, (cache, array) in enumerate(zip(self.caches.each, new, strict=True)):
+            past = values[cache.past]
+            length = past.shape[LENGTH]
+            buffer, present = extended(past, tokens)
+            buffer.part(length, length + tokens)[...] = array
+            present.flags.writeable = False  # the device would not see what is written
+            values[cache.present] = present
+            self._held[number] = weakref.ref(buffer), length + tokens
+
+    def _send(self, past: np.ndarray, number: int, lane: Lane, block: Any) -> None:
+        """Copy a past to its place, head by head."""
+        if self._staging is None:
+            self._staging = lane.pinned(max(map(self._nbytes, self.caches.each)))
+        batch, groups, tokens, depth = past.shape
+        pinned = self._staging[:past.size * self.half.itemsize].view(self.half).reshape(past.shape)
+        pinned[...] = past
+        step = self.room(batch) * depth * self.half.itemsize
+        lane.do([Transfer(pinned[text, head], lane.view(block, self._roots[number] + (text * groups + head) * step,
+                                                        (tokens * depth,), self.half.name), back=False)
+                 for text, head in product(range(batch), range(groups))])
+
+    def _nbytes(self, cache: Cache) -> int:
+        return self._tokens * cache.groups * cache.depth * self.half.itemsize
+
+
+def _beginning_with(past: np.ndarray) -> Buffer | None:
+    """The buffer whose first tokens an array is, as a session has returned it."""
+    buffer = past.base.buffer if isinstance(past.base, Part) else None
+    if buffer is None or buffer.axis != LENGTH or past.strides != buffer.whole.strides:
+        return None
+    same = past.ctypes.data == buffer.address and past.shape == buffer.part(0, past.shape[LENGTH]).shape
+    return buffer if same and past.shape[LENGTH] <= buffer.filled else None
