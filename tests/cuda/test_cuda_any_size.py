@@ -7,6 +7,7 @@ import pytest
 import sparsec
 from sparsec.cost.precisions import HALF_PRECISIONS
 from sparsec.errors import InputError, UnsupportedOperatorError
+from sparsec.report.explain import explain
 from sparsec.runtime.sized import device
 from tests.support.cuda import networks
 from tests.support.cuda.emulator import emulate
@@ -97,7 +98,7 @@ def test_what_no_kernel_computes_runs_on_the_processor_and_is_reported():
     (note,) = compiled.artifact.report["outside"]
     assert note["operator"] == "ReduceMean"
     assert "the processor computes it" in note["reason"]
-    assert [each.node for each in sparsec.explain(model, "cuda-sm80").any_size.outside] == [note["layer"]]
+    assert [each.node for each in explain(model, "cuda-sm80").any_size.outside] == [note["layer"]]
     for batch, tokens in ((1, 1), (2, 5), (2, 5), (3, 20)):
         feeds = {"x": np.random.default_rng(tokens).standard_normal((batch, tokens, 32)).astype(np.float32)}
         agree(compiled(feeds), session.run(None, feeds))

@@ -188,10 +188,20 @@ step(1, *caches)
 sent = changed(before)
 for turn in range(200):
     caches = step(1, *caches)
-print(json.dumps({"steady": steady, "sent": sent, "length": caches[0].shape[2], "live":
+binding = session.io_binding()
+for name, value in zip(("ids", "keys", "values"), (np.zeros((1, 1), np.int64), *caches)):
+    binding.bind_cpu_input(name, value)
+for each in session.get_outputs():
+    binding.bind_output(each.name)
+before = host_gpu.counts()
+session.run_with_iobinding(binding)
+bound = changed(before)
+caches = binding.copy_outputs_to_cpu()[1:]
+print(json.dumps({"steady": steady, "sent": sent, "bound": bound, "length": caches[0].shape[2], "live":
                   host_gpu.counts()["live_executable"], "early": host_gpu.counts()["freed_early"]}))
 """)
     assert found["steady"] == {"copies": 6 * 400, "replays": 400}
     assert found["sent"] == {"copies": 6 + 2 * 2, "replays": 1}  # the keys and values of two groups
-    assert found["length"] == 606
+    assert found["bound"] == {"copies": 6, "replays": 1}
+    assert found["length"] == 607
     assert (found["live"], found["early"]) == (1, 0)  # there was room for 512

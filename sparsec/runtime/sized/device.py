@@ -11,7 +11,7 @@ the length: then the processor appends to them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +71,7 @@ class DeviceRunner:
         self._lane: Lane = memory.lane()
         self.tapes: dict[Shapes, Tape] = {}
         self._mirrors = None if plan.caches is None else Mirrors(plan.caches, plan.kernels.half)
-        self._take(FIRST_BYTES)
+        self._begin()
         self._take_pinned(FIRST_PINNED)
 
     remembers = False  # of what the processor repeats
@@ -106,6 +106,8 @@ class DeviceRunner:
     def _run(self, values: dict[str | None, Any], arrays: Sequence[np.ndarray], sizes: Mapping[str, int]) -> Tape:
         """Run what is remembered of such sizes, or take the steps and remember them."""
         inputs = dict(values)
+        if self._block is None:  # a call before needed more than there is
+            self._begin()
         if self._mirrors is not None:
             try:
                 return self._grow(self._mirrors, values, arrays, sizes)
@@ -130,27 +132,29 @@ class DeviceRunner:
 
         """
         caches = mirrors.caches
-        found = {values[cache.past].shape[:LENGTH + 1:LENGTH] for cache in caches.each}
-        (batch, length), *others = found
+        (batch, length), *others = {(values[cache.past].shape[0], values[cache.past].shape[LENGTH])
+                                    for cache in caches.each}
         if others or not batch:
             raise Ragged
         shapes = caches.shapes(arrays)
         tape = self.tapes.get(shapes)
         if mirrors.grow(batch, length + (0 if tape is None else tape.tokens)):
             self._take(self._arena.memory.nbytes)
-        start = self._program.start(arrays, sizes)
-        values.update((name, start[name]) for name in caches.sizes)
+        told = self._program.start(arrays, sizes, caches.sizes)
+        values.update((name, told[name]) for name in caches.sizes)
         inputs = dict(values)
         if shapes in self.tapes:
             mirrors.send(values, self._lane, self._block)
             if (tape := self._again(shapes, values)) is not None:
                 return tape
+        start = self._program.start(arrays, sizes)
         while True:
             try:
                 return self._record(shapes, inputs, values, start, mirrors)
             except Short as error:
-                mirrors.grow(batch, error.tokens)
-                self._take(self._arena.memory.nbytes)
+                tokens = error.tokens
+            mirrors.grow(batch, tokens)
+            self._take(self._arena.memory.nbytes)  # when nothing has the block before
 
     def _again(self, shapes: Shapes, values: dict[str | None, Any]) -> Tape | None:
         """Take a tape again, if there is one and the values have the sizes that they had."""
@@ -177,17 +181,25 @@ class DeviceRunner:
                 mirrors.send(values, self._lane, self._block)
             about = self._plan, self._lane, self._arena, self._block, self._pinned
             recorder = Recorder(*about) if mirrors is None else GrowingRecorder(*about, mirrors)
+            take: Callable[[int], None]
             try:
                 recorder.record(start, values)
             except Full:
-                del recorder, about  # which have the block
-                self._take(GROWTH * self._arena.memory.nbytes)
+                take, nbytes = self._take, GROWTH * self._arena.memory.nbytes
             except PinnedFull:
-                self._take_pinned(GROWTH * self._pinned.nbytes)
+                take, nbytes = self._take_pinned, GROWTH * self._pinned.nbytes
             else:
                 outputs = tuple(recorder.output(each["value"]) for each in self._program.outputs)
                 self.tapes[shapes] = Tape(tuple(recorder.items), outputs, tuple(recorder.kept), recorder.tokens)
                 return self.tapes[shapes]
+            del recorder, about  # which have the block
+            take(nbytes)
+
+    def _begin(self) -> None:
+        """Take what calls need at least."""
+        if self._mirrors is not None:
+            self._mirrors.shrink()
+        self._take(FIRST_BYTES)
 
     def _take(self, nbytes: int) -> None:
         """Take another block, of so many bytes or what caches need beside; nothing of what was recorded holds then."""
@@ -201,10 +213,10 @@ class DeviceRunner:
                 nbytes *= GROWTH
             else:
                 break
-        with self._memory.guard(nbytes):
-            self._block = self._lane.allocate(nbytes)
         if self._mirrors is not None:
             self._mirrors.forget()
+        with self._memory.guard(nbytes):
+            self._block = self._lane.allocate(nbytes)
 
     def _clear(self) -> None:
         """Give back all of the block but the places of caches."""

@@ -27,6 +27,8 @@ GROWTH = 4
 """How many times as large they become when they are too small."""
 RANK, LENGTH = 4, 2
 """Dimensions of a cache (batch, groups, length, depth), and the one that grows."""
+MOST = (1 << 31) - 1
+"""Elements that kernels of run-time sizes number."""
 CHUNK = 16
 """Bytes of which a head's features are a multiple."""
 
@@ -163,13 +165,24 @@ class Mirrors:
         self._held = [(None, 0)] * len(self.caches.each)
 
     def grow(self, batch: int, tokens: int) -> bool:
-        """See to room for so many tokens of every text; whether that takes other places."""
+        """See to room for so many tokens of every text; whether that takes other places.
+
+        Raises:
+            ValueError: kernels do not number so many elements.
+
+        """
         if batch * tokens <= self._tokens:
             return False
+        if GROWTH * batch * tokens * max(each.groups * each.depth for each in self.caches.each) > MOST:
+            raise ValueError(f"caches of {batch} x {tokens} tokens have more elements than kernels number")
         while batch * tokens > self._tokens:
             self._tokens *= GROWTH
         self._staging = None
         return True
+
+    def shrink(self) -> None:
+        """Have room for as many as at first."""
+        self._tokens, self._staging = FIRST_TOKENS, None
 
     def room(self, batch: int) -> int:
         """Tokens of every text that there is room for."""
@@ -220,9 +233,9 @@ class Mirrors:
 
 
 def _beginning_with(past: np.ndarray) -> Buffer | None:
-    """The buffer whose first tokens an array is, as a session has returned it."""
+    """The buffer whose first tokens an array is, as a session has returned it, so that nobody has written to it."""
     buffer = past.base.buffer if isinstance(past.base, Part) else None
-    if buffer is None or buffer.axis != LENGTH or past.strides != buffer.whole.strides:
+    if past.flags.writeable or buffer is None or buffer.axis != LENGTH or past.strides != buffer.whole.strides:
         return None
     same = past.ctypes.data == buffer.address and past.shape == buffer.part(0, past.shape[LENGTH]).shape
     return buffer if same and past.shape[LENGTH] <= buffer.filled else None

@@ -14,6 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 from sparsec.backends.program import WORKSPACE
 from sparsec.machine.memory import ALIGNMENT, Lane, Launch, Transfer, element_type
 from sparsec.runtime.sized.arena import Arena
+from sparsec.runtime.sized.device_caches import MOST
 from sparsec.runtime.sized.device_kernels import CONSTANT, Plan
 from sparsec.runtime.sized.items import Item, Unplanned, step_of
 from sparsec.runtime.sized.recording import Value
@@ -24,8 +25,6 @@ RANK = 5
 """Dimensions of what a kernel copies at most, as `kernels.cuda.sized_copy` has them."""
 CHUNK = 16
 """Bytes at a multiple of which what a kernel of attention copies begins."""
-MOST = (1 << 31) - 1
-"""Elements that kernels of run-time sizes number."""
 FLOAT, HALF_BYTES = np.dtype(np.float32), 2
 
 
