@@ -241,6 +241,16 @@ def test_one_token_runs_as_one_function(text, options):
         _, keys, values = session.run(None, feeds)
 
 
+def test_a_decoder_for_one_token_alone_has_its_norms_in_the_function():
+    model = model_of(DECODER)
+    artifact = sparsec.compile(model, tune="off", verify=False, dims={"batch": 1, "tokens": 1})
+    session = sparsec.InferenceSession(artifact)
+    assert runs_without_a_machine(session)
+    assert "ReduceMean" not in {step["op"] for step in session._sized.steps}
+    for past in (0, 1, 127):
+        assert max(errors(session, model, decoder_feeds(1, 1, past))) < 1e-5
+
+
 def test_one_token_whose_mask_names_its_length_otherwise_is_one_function():
     model = model_of(GIVEN)
     session = sparsec.InferenceSession(sparsec.compile(model, tune="off", verify=False))

@@ -53,8 +53,8 @@ def leading(shape: Shape) -> Shape:
 
 
 def _is_row(shape: Shape) -> bool:
-    """Whether a shape of numbers alone is that of one row: a vector, with a batch of one in front."""
-    return len(shape) > 1 and shape[0].number == 1 and sum(size.number != 1 for size in shape) == 1
+    """Whether a shape of numbers alone is that of one row: a vector or one number, with a batch of one in front."""
+    return len(shape) > 1 and shape[0].number == 1 and sum(size.number != 1 for size in shape) <= 1
 
 
 @dataclass(frozen=True)
