@@ -132,7 +132,8 @@ class Backend(ABC):
         goals: which of `GOALS` it compiles for.
         explains: it offers options for layers and prices them, so that plans can be explained.
         divides: a batch may run in shares of its rows: `graph_seconds` compares them.
-        sized: sizes may be such that only the run tells; `build_functions` compiles for them.
+        sized: sizes may be such that only the run tells; `build_functions` compiles for them, and `node_seconds` says
+            how rows are divided among the functions.
         chains: `build_functions` takes a chain.
         rows, image_rows: the numbers of rows, and of images, that functions for run-time sizes are compiled for.
         more_rows: others, which are compiled where they read weights that are stored for those, and take less.

@@ -6,7 +6,7 @@ from sparsec.backends.base import GOALS, Backend
 from sparsec.backends.registry import BACKENDS
 from sparsec.cost.precisions import HALF_PRECISIONS, PRECISIONS, allows
 
-METHODS = {"explains": ("options", "offers"), "divides": ("node_seconds",), "profiles": ("profile",),
+METHODS = {"explains": ("options", "offers"), "sized": ("node_seconds",), "profiles": ("profile",),
            "projects": ("project",),
            "device": ("missing", "memory", "check", "replay", "reject_needs")}
 """By the flag the methods that have no meaning without it, and are needed with it."""
@@ -21,6 +21,11 @@ def overrides(backend, method):
 def test_a_flag_stands_for_the_methods_that_are_overridden(backend, flag):
     said = bool(getattr(backend, flag))
     assert {method: overrides(backend, method) for method in METHODS[flag]} == dict.fromkeys(METHODS[flag], said)
+
+
+@pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
+def test_what_divides_batches_prices_whole_graphs(backend):
+    assert overrides(backend, "node_seconds") >= backend.divides
 
 
 @pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
