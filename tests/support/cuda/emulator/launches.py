@@ -61,7 +61,8 @@ class Program:
         arguments = self.bound | arguments
         told = [launch.told(arguments) for launch in self.launches]
         for launch in told:
-            numbers = {name for name, kind in library.kernels[launch.kernel] if name in self.bound and "*" not in kind}
+            numbers = {name for name, kind in library.kernels[launch.kernel]
+                       if name in self.bound.keys() - self.maps.keys() and "*" not in kind}
             arguments |= {name: evaluated(arguments[name], arguments) for name in numbers}
         return [library.run(launch.kernel, launch.grid, launch.block, launch.dynamic_shared, arguments, seed)
                 for launch in told]
