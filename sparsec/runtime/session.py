@@ -17,7 +17,7 @@ from sparsec.backends.program import SIZED, STAGES
 from sparsec.errors import ArtifactError, InputError, UsageError, counted
 from sparsec.machine import tvm_runtime
 from sparsec.machine.blas import within
-from sparsec.machine.memory import HOST, Memory, carrier, element_type
+from sparsec.machine.memory import HOST, carrier, element_type
 from sparsec.runtime import device, metadata
 from sparsec.runtime.arguments import allowed_threads, as_array, wrong_type
 from sparsec.runtime.binding import IOBinding, checked, deliver
@@ -81,10 +81,9 @@ class InferenceSession:
             self._memory, self._staged = memory_of(artifact), manifest.entry == STAGES
             self._fetch: Callable[..., np.ndarray] = self._memory.fetch
             self._get_item: Callable[..., Any] = tvm_runtime.load().get_item
-            with self._memory.guard(all_bytes(artifact)):
-                self._sized = _sized_program(artifact, self._memory) if manifest.entry == SIZED else None
-            if self._sized is not None:
-                self._engines = self._open_sized(self._sized)
+            self._sized: SizedProgram | None = None
+            if manifest.entry == SIZED:
+                self._engines = self._open_sized(artifact)
             else:
                 self._engines = self._open_stages(artifact) if self._staged else self._open(artifact)
         # one look where a call of a microsecond has two
@@ -113,8 +112,12 @@ class InferenceSession:
 
         return Engines(make)
 
-    def _open_sized(self, program: SizedProgram) -> Engines:
+    def _open_sized(self, artifact: Artifact) -> Engines:
         """The virtual machines of a program for sizes that only the run tells."""
+        from sparsec.runtime.sized.program import SizedProgram
+
+        with self._memory.guard(all_bytes(artifact)):
+            self._sized = program = SizedProgram(artifact, self._memory)
         threads = self.threads  # not this object, which would keep itself
         if program.multiplies:
             return Engines(lambda: Engine(within(threads, program.runner()), [], [], frozenset()))
@@ -381,13 +384,6 @@ class InferenceSession:
 
 calls.update((InferenceSession.run.__code__, InferenceSession.run_between.__code__,
               InferenceSession._run_sized.__code__))  # noqa: SLF001 - of this module
-
-
-def _sized_program(artifact: Artifact, memory: Memory) -> SizedProgram:
-    """A program for sizes that only the run tells."""
-    from sparsec.runtime.sized.program import SizedProgram
-
-    return SizedProgram(artifact, memory)
 
 
 def _array_itself(array: np.ndarray, _reserved: frozenset[int]) -> np.ndarray:

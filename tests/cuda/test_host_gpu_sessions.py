@@ -3,9 +3,6 @@
 An output that is an input as it is shows what the copies do; kernels of the other output are recorded and do nothing.
 """
 
-import json
-import subprocess
-import sys
 
 import onnx
 import pytest
@@ -26,20 +23,12 @@ SHARED = """
 import gc, json, sys, threading
 import numpy as np
 from tests.support.cuda import host_gpu
-from sparsec.errors import SparsecError
+from tests.support.cuda.host_gpu import changed, refused
 from sparsec.machine.memory import CUDA, on_device
 from sparsec.runtime.session import InferenceSession
 path = sys.argv[1] + "/model.sparsec"
 def feeds(number):
     return {"x": np.full((4, 768), number, np.float32)}
-def changed(before):
-    after = host_gpu.counts()
-    return {name: after[name] - before[name] for name in after if after[name] != before[name]}
-def refused(call):
-    try:
-        call()
-    except SparsecError as error:
-        return f"{type(error).__name__}: {error}"
 """
 
 
@@ -60,12 +49,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def told(folder):
     """What a script prints as JSON on the host's GPU."""
-    def run(script, **settings):
-        done = subprocess.run([sys.executable, "-c", SHARED + script, folder], capture_output=True, text=True,
-                              check=False, env=host_gpu.environment(folder, **settings))
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-    return run
+    return lambda script, **settings: host_gpu.told(folder, SHARED + script, **settings)
 
 
 def test_a_call_is_one_graph_and_asks_for_no_memory(told):

@@ -3,9 +3,6 @@
 What kernels compute is `test_cuda_any_size.py`'s.
 """
 
-import json
-import subprocess
-import sys
 
 import onnx
 import pytest
@@ -26,20 +23,12 @@ SHARED = """
 import gc, json, os, sys, threading
 import numpy as np
 from tests.support.cuda import host_gpu
-from sparsec.errors import SparsecError
+from tests.support.cuda.host_gpu import changed, refused
 from sparsec.runtime.sized import device
 from sparsec.runtime.session import InferenceSession
 path = sys.argv[1] + "/model.sparsec"
 def feeds(batch, tokens):
     return {"ids": np.zeros((batch, tokens), np.int64), "mask": np.ones((batch, tokens), np.int64)}
-def changed(before):
-    after = host_gpu.counts()
-    return {name: after[name] - before[name] for name in after if after[name] != before[name]}
-def refused(call):
-    try:
-        call()
-    except SparsecError as error:
-        return f"{type(error).__name__}: {error}"
 """
 
 
@@ -57,12 +46,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def told(folder):
     """What a script prints as JSON on the host's GPU."""
-    def run(script, **settings):
-        done = subprocess.run([sys.executable, "-c", SHARED + script, folder], capture_output=True, text=True,
-                              check=False, env=host_gpu.environment(folder, **settings))
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-    return run
+    return lambda script, **settings: host_gpu.told(folder, SHARED + script, **settings)
 
 
 def test_sizes_are_recorded_at_first_use_and_replayed_without_asking_for_memory(told):

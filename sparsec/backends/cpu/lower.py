@@ -17,7 +17,7 @@ from sparsec.backends.cpu.lowerings import LOWERINGS
 from sparsec.backends.cpu.tensors import KERNELS
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import lower_operator
-from sparsec.backends.relax.lower import Lowered, emit_function, lower_in, part_of
+from sparsec.backends.relax.lower import Lowered, emit_function, has_own_memory, lower_in, part_of
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.large import streams
 from sparsec.graph.layout import Plain
@@ -82,20 +82,10 @@ def _lower_node(context: LoweringContext, node: ir.Node) -> None:
 
 
 def _result(returned: set[relax.Expr], context: LoweringContext, value: ir.Value) -> relax.Expr:
-    """The expression returned for an output; what belongs to others is copied, so that outputs own their memory.
-
-    Inputs, constants and what is `returned` for another output do.
-    """
-    expr = source = context.tensor(value)
-    while isinstance(source, relax.DataflowVar):
-        bound = context.bb.lookup_binding(source)
-        view = isinstance(bound, relax.Call) and getattr(bound.op, "name", "") == "relax.reshape"
-        if not view and not isinstance(bound, relax.Var | tvm.ir.GenericConst):
-            if source in returned:
-                break
-            returned.add(source)
-            return expr
-        source = bound.args[0] if view else bound
+    """The expression returned for an output; what belongs to others is copied, so that outputs own their memory."""
+    expr = context.tensor(value)
+    if has_own_memory(context, expr, returned):
+        return expr
     size, dtype = math.prod(context.shape(value)), carrier(context.dtype(value))
     if size == 0:
         return expr

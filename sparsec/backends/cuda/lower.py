@@ -15,7 +15,7 @@ from sparsec.backends.cuda import attention, conv, matmul, moving, norm, recurre
 from sparsec.backends.cuda.context import CudaContext, dtype_of, narrow_values
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import lower_operator
-from sparsec.backends.relax.lower import Lowered, emit_function, lower_in, part_of
+from sparsec.backends.relax.lower import Lowered, emit_function, has_own_memory, lower_in, part_of
 from sparsec.graph.annotations import HALF
 from sparsec.graph.nodes import operator_of
 from sparsec.kernels.cuda import copying
@@ -79,16 +79,9 @@ def _result(returned: set[relax.Expr], context: LoweringContext, value: ir.Value
     """The expression returned for an output, as it is stored between stages, in memory of its own."""
     assert isinstance(context, CudaContext)
     half = HALF.get(value) is not None
-    expr = source = context.stored(value, context.shape(value)) if half else context.tensor(value)
-    while isinstance(source, relax.DataflowVar):
-        bound = context.bb.lookup_binding(source)
-        view = isinstance(bound, relax.Call) and getattr(bound.op, "name", "") == "relax.reshape"
-        if not view and not isinstance(bound, relax.Var | tvm.ir.GenericConst):
-            if source in returned:
-                break
-            returned.add(source)
-            return expr
-        source = bound.args[0] if view else bound
+    expr = context.stored(value, context.shape(value)) if half else context.tensor(value)
+    if has_own_memory(context, expr, returned):
+        return expr
     size, dtype = math.prod(context.shape(value)), dtype_of(expr)
     first = context.constant(np.zeros(1, np.int32))
     copy = context.launch(copying.build(size, dtype), [context.reshaped(expr, (size,)), first], [(size, dtype)], "copy")

@@ -104,6 +104,22 @@ def _lower_nodes(context: LoweringContext, nodes: Sequence[ir.Node], opsets: Map
                                        + "; ".join(refused))
 
 
+def has_own_memory(context: LoweringContext, expr: relax.Expr, returned: set[relax.Expr]) -> bool:
+    """Whether an output's expression lies in memory that is its alone, which is then among the `returned`.
+
+    Inputs, constants and what is returned for another output are others'; a reshape lies where its source does.
+    """
+    while isinstance(expr, relax.DataflowVar):
+        bound = context.bb.lookup_binding(expr)
+        view = isinstance(bound, relax.Call) and getattr(bound.op, "name", "") == "relax.reshape"
+        if not view and not isinstance(bound, relax.Var | tvm.ir.GenericConst):
+            own = expr not in returned
+            returned.add(expr)
+            return own
+        expr = bound.args[0] if view else bound
+    return False
+
+
 def _parameter(context: LoweringContext, value: ir.Value, name: str) -> relax.Var:
     """The parameter of `main` for an input of the model."""
     parameter = relax.Var(name, relax.TensorType(context.shape(value), context.given(value)))

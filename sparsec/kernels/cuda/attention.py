@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -22,6 +21,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.errors import FormatError
 from sparsec.kernels.cuda import pipeline, ptx
 from sparsec.kernels.cuda.attention_params import CHUNK, STAGES, STEP, AttentionParams, reject
+from sparsec.kernels.cuda.attention_sizes import QUAD, Fixed, Sizes, token_of
 from sparsec.kernels.cuda.block import all_of, deal
 from sparsec.kernels.cuda.mma_dense import INSTRUCTIONS
 from sparsec.kernels.cuda.params import VECTOR_BYTES
@@ -31,78 +31,6 @@ from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel
 LOG2E = 1.4426950408889634
 LOWEST = float(np.finfo(np.float32).min)
 AHEAD = STAGES - 1  # turns of keys that are being copied
-QUAD = 4  # lanes that share a row of a warp's sums
-
-
-class Sizes(Protocol):
-    """What depends on how many sequences, queries and keys there are, and on where their features lie."""
-
-    @property
-    def queries(self) -> Expr:
-        """Those of a sequence."""
-
-    @property
-    def keys(self) -> Expr:
-        """Those of a sequence."""
-
-    @property
-    def heads(self) -> Expr:
-        """Those of a sequence."""
-
-    @property
-    def query_blocks(self) -> Expr:
-        """Thread blocks that share a head."""
-
-    @property
-    def blocks(self) -> Expr:
-        """All thread blocks."""
-
-    @property
-    def key_blocks(self) -> Expr:
-        """Stages that all keys take."""
-
-    @property
-    def last_keys(self) -> int | None:
-        """Keys of the last stage; None where only the run knows."""
-
-    def ends_within(self, name: str, count: int) -> bool:
-        """Whether the last `count` tokens of a projection may be fewer."""
-        ...
-
-    def first(self, b: Block, name: str, token: Expr) -> Expr:
-        """The element at which the features of the block's head begin, of a token of a projection or of Y."""
-        ...
-
-    def mask(self, b: Block, first: Expr, keys: int, row: int) -> Buffer | None:
-        """The part of the mask, from the `first` key on, of one of a lane's rows; None where the row before had it."""
-        ...
-
-
-class Fixed:
-    """The sizes of parameters."""
-
-    def __init__(self, p: AttentionParams) -> None:
-        self._p, self.queries, self.keys, self.heads = p, p.queries, p.keys, p.heads
-        self.query_blocks, self.key_blocks, self.blocks = p.query_blocks, p.key_blocks, p.blocks
-        self.last_keys = p.keys - (p.key_blocks - 1) * p.tile.keys
-
-    def ends_within(self, name: str, count: int) -> bool:
-        """See `Sizes`."""
-        return (self.queries if name == "q" else self.keys) % count > 0
-
-    def first(self, b: Block, name: str, token: Expr) -> Expr:
-        """See `Sizes`."""
-        p = self._p
-        if name == "y":
-            return ((b.batch * p.queries + token) * p.heads + b.head) * p.width
-        projection, tokens = getattr(p, name), p.queries if name == "q" else p.keys
-        return (b.batch * tokens + token) * projection.features + projection.offset + b.head * p.width
-
-    def mask(self, b: Block, first: Expr, keys: int, row: int) -> Buffer | None:
-        """See `Sizes`."""
-        shape = self._p.mask
-        assert shape is not None
-        return _load_mask(b, shape, first, keys, row) if row == 0 or shape[2] > 1 else None
 
 
 @dataclass(frozen=True)
@@ -312,27 +240,6 @@ def _finish_scores(b: Block, r: _Registers, factor: float, first: Expr, keys: in
             T.buffer_store(r.scores, score, [at])
 
 
-def _load_mask(b: Block, shape: tuple[int, int, int, int], first: Expr, keys: int, row: int) -> Buffer:
-    """A row's part of the mask, in registers."""
-    batches, heads, queries, length = shape
-    blocks = -(-keys // 16) * 2
-    values = ptx.registers(blocks * 2, "float32")
-    matrix = (b.batch if batches > 1 else 0) * heads + (b.head if heads > 1 else 0)
-    query = T.min(token_of(b, row), queries - 1) if queries > 1 else 0
-    start = T.Bind((matrix * queries + query) * length)
-    vector = 2 - length % 2  # elements that lie at a multiple of their size
-    for block in range(blocks):
-        for i in range(0, 2, vector):
-            key = first + block * 8 + b.lane % QUAD * 2 + i if length > 1 else 0
-            if (block + 1) * 8 > keys and length > 1:
-                key = T.min(key, length - vector)
-            if vector == 1:
-                T.buffer_store(values, b.buffers["mask"][start + key], [block * 2 + i])
-            else:
-                T.buffer_store(values, b.buffers["mask"][T.Ramp(start + key, 1, 2)], [T.Ramp(block * 2, 1, 2)])
-    return values
-
-
 def _softmax(b: Block, r: _Registers, unit: float, keys: int) -> None:
     """Scores to weights relative to the rows' maxima, to which what was summed before is scaled.
 
@@ -378,11 +285,6 @@ def _multiply_values(b: Block, r: _Registers, base: Expr, keys: int) -> None:
                 for block in range(rows):
                     ptx.multiply(INSTRUCTIONS[p.dtype], r.sums, _sums(p.width, block, column_block),
                                  [weights[block * 4 + i] for i in range(4)], right)
-
-
-def token_of(b: Block, row: int) -> Expr:
-    """The query of one of a lane's rows."""
-    return b.query + b.row + row // 2 * 16 + row % 2 * 8 + b.lane // QUAD
 
 
 def _store(b: Block, r: _Registers) -> None:

@@ -12,7 +12,7 @@ the length: then the processor appends to them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ from sparsec.runtime.sized.arena import Arena, Full
 from sparsec.runtime.sized.device_caches import LENGTH, Mirrors, Ragged, Short, Unfit
 from sparsec.runtime.sized.device_growing import GrowingRecorder
 from sparsec.runtime.sized.device_kernels import Plan
-from sparsec.runtime.sized.device_recorder import Brought, PinnedFull, Recorder
+from sparsec.runtime.sized.device_recorder import Recorder
+from sparsec.runtime.sized.device_recording import Brought, PinnedFull
 from sparsec.runtime.sized.growing import Part
 from sparsec.runtime.sized.items import Item, Unplanned
 from sparsec.runtime.sized.runner import Feeds, Signature
@@ -44,14 +45,12 @@ class Tape:
     Attributes:
         items: in order; each reads and enters values.
         outputs: of the model: where each is brought, or its contents or, for None, its name among the values.
-        kept: what the items need.
         tokens: what is appended to caches.
 
     """
 
     items: tuple[Item, ...]
     outputs: tuple[tuple[Brought | np.ndarray | None, str], ...]
-    kept: tuple[Any, ...] = field(repr=False, default=())
     tokens: int = 0
 
 
@@ -190,7 +189,7 @@ class DeviceRunner:
                 take, nbytes = self._take_pinned, GROWTH * self._pinned.nbytes
             else:
                 outputs = tuple(recorder.output(each["value"]) for each in self._program.outputs)
-                self.tapes[shapes] = Tape(tuple(recorder.items), outputs, tuple(recorder.kept), recorder.tokens)
+                self.tapes[shapes] = Tape(tuple(recorder.items), outputs, recorder.tokens)
                 return self.tapes[shapes]
             del recorder, about  # which have the block
             take(nbytes)

@@ -12,10 +12,11 @@ from sparsec.machine.memory import Lane, Transfer
 from sparsec.runtime.sized.arena import Arena
 from sparsec.runtime.sized.device_caches import LENGTH, Mirrors, Ragged, Short, Unfit
 from sparsec.runtime.sized.device_kernels import Plan
-from sparsec.runtime.sized.device_recorder import FLOAT, Brought, Recorder
+from sparsec.runtime.sized.device_recorder import Recorder
+from sparsec.runtime.sized.device_recording import FLOAT, Brought
+from sparsec.runtime.sized.held import Value
 from sparsec.runtime.sized.items import Item, Unplanned
 from sparsec.runtime.sized.operators import GROWS
-from sparsec.runtime.sized.recording import Value
 
 LENGTHS = np.dtype(np.int32)
 """How kernels are told the length of caches."""

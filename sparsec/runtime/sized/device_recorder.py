@@ -3,59 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from sparsec.backends.program import WORKSPACE
-from sparsec.machine.memory import ALIGNMENT, Lane, Launch, Transfer, element_type
+from sparsec.machine.memory import Lane, Launch, element_type
 from sparsec.runtime.sized.arena import Arena
-from sparsec.runtime.sized.device_caches import MOST
 from sparsec.runtime.sized.device_kernels import CONSTANT, Plan
-from sparsec.runtime.sized.items import Item, Unplanned, step_of
-from sparsec.runtime.sized.recording import Value
+from sparsec.runtime.sized.device_recording import FLOAT, Brought, DeviceRecording, plain
+from sparsec.runtime.sized.held import Value
+from sparsec.runtime.sized.items import Item, step_of
 from sparsec.runtime.sized.rows import Tensor
 from sparsec.runtime.sized.viewing import VIEWS
 
-RANK = 5
-"""Dimensions of what a kernel copies at most, as `kernels.cuda.sized_copy` has them."""
 CHUNK = 16
 """Bytes at a multiple of which what a kernel of attention copies begins."""
-FLOAT, HALF_BYTES = np.dtype(np.float32), 2
 
 
-class PinnedFull(Exception):  # noqa: N818 - its owner takes more
-    """There is no room in the pinned memory."""
-
-
-@dataclass(frozen=True)
-class Brought:
-    """A value of the device in pinned memory."""
-
-    pinned: np.ndarray
-
-    def array(self) -> np.ndarray:
-        """It in memory of its own; halves as float32."""
-        return self.pinned.astype(_plain(self.pinned.dtype))
-
-
-class Recorder:
+class Recorder(DeviceRecording):
     """One call; see `device.DeviceRunner`.
 
     Args:
         plan: of the steps.
-        lane: what kernels run on.
-        arena: stands for the block.
-        block: the device's memory.
-        pinned: the processor's that the device reads.
+        lane, arena, block, pinned: as of any recording.
 
     Attributes:
-        items: what other calls of the same sizes repeat.
-        kept: what they need.
         tokens: what is appended to caches.
         natively: by operator the method that takes its steps on the device.
 
@@ -65,16 +39,8 @@ class Recorder:
     natively: ClassVar[dict[str, str]] = {"rows": "_rows", "attention": "_attention", "rotary": "_rotary"}
 
     def __init__(self, plan: Plan, lane: Lane, arena: Arena, block: Any, pinned: np.ndarray) -> None:
-        self._plan, self._lane, self._arena, self._block, self._pinned = plan, lane, arena, block, pinned
-        self._begin, self._pinned_end = arena.memory.ctypes.data, 0
-        self.items: list[Item] = []
-        self.kept: list[Any] = []
-        self._values: dict[str | None, Value] = {}
-        self._copies: dict[str | None, Value] = {}  # on the device, of values of the processor
-        self._brought: dict[str | None, Brought] = {}
-        self._users: Counter[int] = Counter()
-        self._work: list[Launch | Transfer] = []
-        self._late: dict[str | None, Any] = {}
+        super().__init__(plan.kernels, lane, arena, block, pinned)
+        self._plan = plan
 
     def record(self, start: Mapping[str | None, Any], late: dict[str | None, Any]) -> None:
         """Take all steps; `late` has the inputs, and gets the values that differ from call to call.
@@ -109,12 +75,6 @@ class Recorder:
             getattr(self, self.natively[step["op"]])(step)
         elif run is not None and not (self._is_there(step) and self._view(step, run)):
             self._on_processor(step, run)
-
-    def _spend(self, name: str) -> None:
-        """Give back what none of the other steps needs."""
-        for values in (self._values, self._copies):
-            if (value := values.pop(name, None)) is not None:
-                self._release(value)
 
     # Steps
 
@@ -168,7 +128,7 @@ class Recorder:
         rows = math.prod(lead)
         if not rows:
             for name, tensor in zip(step["outputs"], made, strict=True):
-                self._enter(name, Value(np.zeros((*lead, *tensor.shape), _plain(tensor.dtype))))
+                self._enter(name, Value(np.zeros((*lead, *tensor.shape), plain(tensor.dtype))))
             return
         parts = self._plan.splitter.parts(rows)
         widths = [0 if each.whole else each.dtype.itemsize * math.prod(each.shape) for each in (*given, *made)]
@@ -277,166 +237,6 @@ class Recorder:
             value = self._kept_copy(name, value, FLOAT)
         return np.broadcast_to(value.array, shape)
 
-    # Values on the device
-
-    def _there(self, name: str, more: int = 0) -> Value:
-        """A value on the device, with `more` bytes behind it if it comes from the processor."""
-        value = self._copies.get(name, self._values[name])
-        return value if value.root is not None else self._sent(name, more)
-
-    def _sent(self, name: str, more: int) -> Value:
-        """A value of the processor, which every call sends."""
-        value = self._values[name]
-        array = np.asarray(value.array)
-        pinned = self._pinned_array(array.shape, array.dtype)
-        self._do(_sending(None if value.late else array, name, pinned))
-        piece = self._piece(array.shape, array.dtype, more)
-        if pinned.nbytes:
-            self._work.append(Transfer(pinned, self._tensor(piece.array), back=False))
-        self._keep(name, piece)
-        return piece
-
-    def _source(self, name: str, tensor: Tensor, more: int) -> Value:
-        """An input of a stage: rows one behind the other, with room for rows that nobody wants."""
-        value = self._there(name, more)
-        array = value.array
-        if array.dtype == tensor.dtype and array.flags.c_contiguous and value.root is not None:
-            offset = self._offset(array)
-            room = self._arena.room_behind(value.root) - (offset - value.root)
-            if not offset % ALIGNMENT and room >= array.nbytes + more:
-                return value
-        return self._kept_copy(name, value, tensor.dtype, more)
-
-    def _bring(self, name: str) -> None:
-        """Copy a value of the device to pinned memory when the work so far is done."""
-        if name in self._brought:
-            return
-        value = self._values[name]
-        array = value.array
-        if not (array.flags.c_contiguous or self._copies_of(array.dtype)):  # all that lies between its ends
-            pinned = self._pinned_array((_span(array),), array.dtype)
-            self._work.append(Transfer(pinned, self._tensor(array), back=True))
-            self._brought[name] = Brought(as_strided(pinned, array.shape, array.strides))
-            return
-        contiguous = value if array.flags.c_contiguous else self._contiguous(value)
-        pinned = self._pinned_array(array.shape, array.dtype)
-        if pinned.nbytes:
-            self._work.append(Transfer(pinned, self._tensor(contiguous.array), back=True))
-        if contiguous is not value:
-            self._forget(contiguous)
-        self._brought[name] = Brought(pinned)
-
-    def _contiguous(self, value: Value, dtype: np.dtype[Any] | None = None, more: int = 0) -> Value:
-        """A copy in C order."""
-        array = value.array
-        copy = self._piece(array.shape, array.dtype if dtype is None else dtype, more)
-        if array.size:
-            axes = [axis for axis, size in enumerate(array.shape) if size > 1]
-            sizes = _merged([(array.shape[axis], array.strides[axis] // array.itemsize,
-                              copy.array.strides[axis] // copy.array.itemsize) for axis in axes])
-            if len(sizes) > RANK:
-                raise ValueError(f"an array of shape {array.shape} lies in an order that no kernel copies")
-            sizes = [(1, 0, 0)] * (RANK - len(sizes)) + sizes
-            self._between(f"copy_{array.dtype.name}_{copy.array.dtype.name}", [array, copy.array],
-                          [numbers[what] for what in range(3) for numbers in sizes])
-        return copy
-
-    def _copies_of(self, dtype: np.dtype[Any]) -> bool:
-        """Whether there are kernels that copy such elements."""
-        return FLOAT in (dtype, _plain(dtype))
-
-    def _kept_copy(self, name: str, value: Value, dtype: np.dtype[Any], more: int = 0) -> Value:
-        """A copy of a value that stands for it from now on."""
-        copy = self._contiguous(value, dtype, more)
-        self._keep(name, copy)
-        return copy
-
-    def _keep(self, name: str, copy: Value) -> None:
-        assert copy.root is not None
-        if (before := self._copies.get(name)) is not None:
-            self._release(before)
-        self._users[copy.root] += 1
-        self._copies[name] = copy
-
-    # Memory
-
-    def _piece(self, shape: tuple[int, ...], dtype: np.dtype[Any], more: int = 0) -> Value:
-        """An array of the device, with `more` bytes behind it that are its own."""
-        nbytes = math.prod(shape) * dtype.itemsize
-        if math.prod(shape) > MOST:
-            raise ValueError(f"an array of shape {shape} has more elements than kernels number")
-        root = self._arena.take(nbytes + more)
-        return Value(self._arena.memory[root:root + nbytes].view(dtype).reshape(shape), root)
-
-    def _pinned_array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-        begin = self._pinned_end
-        end = begin + math.prod(shape) * dtype.itemsize
-        if end > self._pinned.nbytes:
-            raise PinnedFull
-        self._pinned_end = end + -end % ALIGNMENT
-        return self._pinned[begin:end].view(dtype).reshape(shape)
-
-    def _enter(self, name: str | None, value: Value) -> None:
-        if value.root is not None:
-            self._users[value.root] += 1
-        self._values[name] = value
-
-    def _forget(self, copy: Value) -> None:
-        """Give back the memory of a copy that has no name; work that has it goes before what gets it next."""
-        assert copy.root is not None
-        self._arena.give(copy.root)
-
-    def _release(self, value: Value) -> None:
-        if value.root is None:
-            return
-        self._users[value.root] -= 1
-        if not self._users[value.root]:
-            self._arena.give(value.root)
-
-    def _offset(self, array: np.ndarray) -> int:
-        """Bytes from where the block begins."""
-        return int(array.ctypes.data) - self._begin
-
-    def _tensor(self, array: np.ndarray) -> Any:
-        """What lies between the first and the last element of an array, as a flat tensor."""
-        return self._lane.view(self._block, self._offset(array), (_span(array),), array.dtype.name)
-
-    # Work
-
-    def _between(self, name: str, arrays: Sequence[np.ndarray], numbers: Sequence[int]) -> None:
-        """A kernel of run-time sizes."""
-        self._work.append(Launch(self._plan.kernels.between(name),
-                                 [*map(self._tensor, arrays), *(int(number) for number in numbers)]))
-
-    def _do(self, item: Item) -> None:
-        """An item that runs now, too."""
-        item(self._late)
-        self.items.append(item)
-
-    def _flush(self) -> None:
-        """Run the work so far, which is an item."""
-        if self._work:
-            again = self._lane.record(self._work)
-            self.items.append(lambda _values: again())
-            self._work = []
-
-
-def _span(array: np.ndarray) -> int:
-    """Elements from the first to the last one of an array."""
-    reach = sum((size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True))
-    return int(1 + reach // array.itemsize)
-
-
-def _sending(source: np.ndarray | None, name: str, pinned: np.ndarray) -> Item:
-    """Copies an array, or the value of a name, to pinned memory."""
-    def send(values: dict[str | None, Any]) -> None:
-        found = values[name] if source is None else source
-        if np.shape(found) != pinned.shape:
-            raise Unplanned
-        pinned[...] = found
-
-    return send
-
 
 def _told(name: str | None, brought: Brought) -> Item:
     """Enters what was brought among the values."""
@@ -444,19 +244,3 @@ def _told(name: str | None, brought: Brought) -> Item:
         values[name] = brought.array()
 
     return tell
-
-
-def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The type that numpy computes in."""
-    return FLOAT if dtype.itemsize == HALF_BYTES and dtype.kind not in "iu" else dtype
-
-
-def _merged(dims: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Dimensions (size, stride, stride in the copy), of which neighbours that lie behind each other are one."""
-    merged: list[tuple[int, int, int]] = []
-    for size, source, to in dims:
-        if merged and merged[-1][1:] == (size * source, size * to):
-            merged[-1] = (merged[-1][0] * size, source, to)
-        else:
-            merged.append((size, source, to))
-    return merged

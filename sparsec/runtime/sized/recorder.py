@@ -13,9 +13,10 @@ from sparsec.graph.sized import IM2COL_CODES, LEVELS, SIZED_DOMAIN, WINOGRAD
 from sparsec.machine.memory import ALIGNMENT
 from sparsec.runtime.sized.arena import Arena
 from sparsec.runtime.sized.attention import FLOAT, INPUTS, lines_of, spread
+from sparsec.runtime.sized.held import Unread, Value
 from sparsec.runtime.sized.items import Item, Unplanned, copying, moved, step_of
 from sparsec.runtime.sized.kernels import Kernels
-from sparsec.runtime.sized.recording import Recording, Unread, Value
+from sparsec.runtime.sized.recording import Recording
 from sparsec.runtime.sized.recurrent import Recurrent
 from sparsec.runtime.sized.rotary import rotary_sizes
 from sparsec.runtime.sized.rows import Splitter, Tensor
@@ -62,9 +63,7 @@ class Recorder(Recording):
             else:
                 self._numpy(step, run)
             for name in spent:
-                for values in (self._values, self._copies):
-                    if (value := values.pop(name, None)) is not None:
-                        self._release(value)
+                self._spend(name)
         self._flush()
         return self._late
 

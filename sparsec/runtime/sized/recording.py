@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,45 +11,13 @@ import numpy as np
 from sparsec.machine.memory import ALIGNMENT, aligned
 from sparsec.runtime.sized.arena import Arena
 from sparsec.runtime.sized.attention import FLOAT
+from sparsec.runtime.sized.held import Held, Value
 from sparsec.runtime.sized.items import Item, Unplanned, copied
 from sparsec.runtime.sized.kernels import Kernels
 from sparsec.runtime.sized.rows import Splitter, Tensor
-from sparsec.runtime.sized.windows import Geometry
 
 
-@dataclass(frozen=True)
-class Unread:
-    """Windows that are read as rows, for as many of these at once as a function takes."""
-
-    kernel: str
-    x: np.ndarray
-    found: Geometry
-
-
-@dataclass(frozen=True)
-class Value:
-    """A value while it is known.
-
-    Attributes:
-        array: its contents.
-        root: where the piece of memory begins that it lies in, None outside of the arena.
-        late: every call makes it anew, elsewhere.
-        windows: what it would be made from; `array` has no contents then.
-
-    """
-
-    array: Any
-    root: int | None = None
-    late: bool = False
-    windows: Unread | None = None
-
-    @property
-    def fixed(self) -> bool:
-        """Whether it is the same in all calls of these sizes."""
-        return self.root is None and not self.late
-
-
-class Recording:
+class Recording(Held):
     """A call; its results lie in an arena.
 
     Attributes:
@@ -61,34 +27,13 @@ class Recording:
     """
 
     def __init__(self, arena: Arena, kernels: Kernels, splitter: Splitter) -> None:
-        self._arena, self._kernels, self._splitter = arena, kernels, splitter
+        super().__init__(arena)
+        self._kernels, self._splitter = kernels, splitter
         self.items: list[Item] = []
         self.kept: list[Any] = []
-        self._values: dict[str | None, Value] = {}
-        self._copies: dict[str | None, Value] = {}
-        self._users: Counter[int] = Counter()
         self._words: list[int] = []
         self._operations = 0
         self._late: dict[str | None, Any] = {}
-
-    def _piece(self, shape: tuple[int, ...], dtype: np.dtype[Any], more: int = 0) -> Value:
-        """An array in the arena, with `more` bytes behind it that are its own."""
-        nbytes = math.prod(shape) * dtype.itemsize
-        root = self._arena.take(nbytes + more)
-        array = self._arena.memory[root:root + nbytes].view(dtype).reshape(shape)
-        return Value(array, root)
-
-    def _enter(self, name: str | None, value: Value) -> None:
-        if value.root is not None:
-            self._users[value.root] += 1
-        self._values[name] = value
-
-    def _release(self, value: Value) -> None:
-        if value.root is None:
-            return
-        self._users[value.root] -= 1
-        if not self._users[value.root]:
-            self._arena.give(value.root)
 
     def _source(self, name: str, tensor: Tensor, rows: int, padded: int) -> Value:
         """An input of a stage, whose rows lie one behind the other, with room for rows that nobody wants."""
@@ -116,11 +61,7 @@ class Recording:
         assert copy.root is not None
         end = copy.root + array.nbytes
         self._do(copied(None if value.late else array, name, copy.array, self._arena.memory[end:end + more]))
-        if (before := self._copies.get(name)) is not None:
-            self._release(before)
-        if copy.root is not None:
-            self._users[copy.root] += 1
-        self._copies[name] = copy
+        self._keep(name, copy)
         return copy
 
     def _floats(self, name: str) -> np.ndarray:

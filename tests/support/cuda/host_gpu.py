@@ -1,10 +1,14 @@
 """Compiles `host_gpu.c`; a process whose LD_LIBRARY_PATH begins with the folder has it for CUDA."""
 
 import ctypes
+import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+
+from sparsec.errors import SparsecError
 
 SOURCE = Path(__file__).with_suffix(".c")
 COMPILER = shutil.which("gcc")
@@ -25,6 +29,29 @@ def build(folder):
 def environment(folder, **settings):
     """The environment of a process that has the libraries of a folder; settings as `host_gpu.c` describes them."""
     return {**os.environ, "LD_LIBRARY_PATH": str(folder), "PYTHONPATH": str(Path.cwd()), **settings}
+
+
+def told(folder, script, **settings):
+    """What a script prints last, as JSON, in a process that has the folder's libraries, and its name as argument."""
+    done = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, check=False,
+                          env=environment(folder, **settings))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def changed(before):
+    """The counts that differ from earlier ones, by how much."""
+    after = counts()
+    return {name: after[name] - before[name] for name in after if after[name] != before[name]}
+
+
+def refused(call):
+    """The error of sparsec that a call ends with."""
+    try:
+        call()
+    except SparsecError as error:
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def log():

@@ -1,0 +1,218 @@
+"""What is kept of a call on a device while its steps are taken: values there and here, and the work; see `device`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from sparsec.machine.memory import ALIGNMENT, Lane, Launch, Transfer
+from sparsec.runtime.sized.arena import Arena
+from sparsec.runtime.sized.device_caches import MOST
+from sparsec.runtime.sized.device_kernels import DeviceKernels
+from sparsec.runtime.sized.held import Held, Value
+from sparsec.runtime.sized.items import Item, Unplanned
+from sparsec.runtime.sized.rows import Tensor
+
+RANK = 5
+"""Dimensions of what a kernel copies at most, as `kernels.cuda.sized_copy` has them."""
+FLOAT, HALF_BYTES = np.dtype(np.float32), 2
+
+
+class PinnedFull(Exception):  # noqa: N818 - its owner takes more
+    """There is no room in the pinned memory."""
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A value of the device in pinned memory."""
+
+    pinned: np.ndarray
+
+    def array(self) -> np.ndarray:
+        """It in memory of its own; halves as float32."""
+        return self.pinned.astype(plain(self.pinned.dtype))
+
+
+class DeviceRecording(Held):
+    """A call; the arena stands for the device's memory. Copies are those on the device of values of the processor.
+
+    Args:
+        kernels: those between stages.
+        lane: what kernels run on.
+        arena: stands for the block.
+        block: the device's memory.
+        pinned: the processor's that the device reads.
+
+    Attributes:
+        items: what other calls of the same sizes repeat.
+
+    """
+
+    def __init__(self, kernels: DeviceKernels, lane: Lane, arena: Arena, block: Any, pinned: np.ndarray) -> None:
+        super().__init__(arena)
+        self._kernels, self._lane, self._block, self._pinned = kernels, lane, block, pinned
+        self._begin, self._pinned_end = arena.memory.ctypes.data, 0
+        self.items: list[Item] = []
+        self._brought: dict[str | None, Brought] = {}
+        self._work: list[Launch | Transfer] = []
+        self._late: dict[str | None, Any] = {}
+
+    # Values on the device
+
+    def _there(self, name: str, more: int = 0) -> Value:
+        """A value on the device, with `more` bytes behind it if it comes from the processor."""
+        value = self._copies.get(name, self._values[name])
+        return value if value.root is not None else self._sent(name, more)
+
+    def _sent(self, name: str, more: int) -> Value:
+        """A value of the processor, which every call sends."""
+        value = self._values[name]
+        array = np.asarray(value.array)
+        pinned = self._pinned_array(array.shape, array.dtype)
+        self._do(_sending(None if value.late else array, name, pinned))
+        piece = self._piece(array.shape, array.dtype, more)
+        if pinned.nbytes:
+            self._work.append(Transfer(pinned, self._tensor(piece.array), back=False))
+        self._keep(name, piece)
+        return piece
+
+    def _source(self, name: str, tensor: Tensor, more: int) -> Value:
+        """An input of a stage: rows one behind the other, with room for rows that nobody wants."""
+        value = self._there(name, more)
+        array = value.array
+        if array.dtype == tensor.dtype and array.flags.c_contiguous and value.root is not None:
+            offset = self._offset(array)
+            room = self._arena.room_behind(value.root) - (offset - value.root)
+            if not offset % ALIGNMENT and room >= array.nbytes + more:
+                return value
+        return self._kept_copy(name, value, tensor.dtype, more)
+
+    def _bring(self, name: str) -> None:
+        """Copy a value of the device to pinned memory when the work so far is done."""
+        if name in self._brought:
+            return
+        value = self._values[name]
+        array = value.array
+        if not (array.flags.c_contiguous or self._copies_of(array.dtype)):  # all that lies between its ends
+            pinned = self._pinned_array((_span(array),), array.dtype)
+            self._work.append(Transfer(pinned, self._tensor(array), back=True))
+            self._brought[name] = Brought(as_strided(pinned, array.shape, array.strides))
+            return
+        contiguous = value if array.flags.c_contiguous else self._contiguous(value)
+        pinned = self._pinned_array(array.shape, array.dtype)
+        if pinned.nbytes:
+            self._work.append(Transfer(pinned, self._tensor(contiguous.array), back=True))
+        if contiguous is not value:
+            self._forget(contiguous)
+        self._brought[name] = Brought(pinned)
+
+    def _contiguous(self, value: Value, dtype: np.dtype[Any] | None = None, more: int = 0) -> Value:
+        """A copy in C order."""
+        array = value.array
+        copy = self._piece(array.shape, array.dtype if dtype is None else dtype, more)
+        if array.size:
+            axes = [axis for axis, size in enumerate(array.shape) if size > 1]
+            sizes = _merged([(array.shape[axis], array.strides[axis] // array.itemsize,
+                              copy.array.strides[axis] // copy.array.itemsize) for axis in axes])
+            if len(sizes) > RANK:
+                raise ValueError(f"an array of shape {array.shape} lies in an order that no kernel copies")
+            sizes = [(1, 0, 0)] * (RANK - len(sizes)) + sizes
+            self._between(f"copy_{array.dtype.name}_{copy.array.dtype.name}", [array, copy.array],
+                          [numbers[what] for what in range(3) for numbers in sizes])
+        return copy
+
+    def _copies_of(self, dtype: np.dtype[Any]) -> bool:
+        """Whether there are kernels that copy such elements."""
+        return FLOAT in (dtype, plain(dtype))
+
+    def _kept_copy(self, name: str, value: Value, dtype: np.dtype[Any], more: int = 0) -> Value:
+        """A copy of a value that stands for it from now on."""
+        copy = self._contiguous(value, dtype, more)
+        self._keep(name, copy)
+        return copy
+
+    # Memory
+
+    def _piece(self, shape: tuple[int, ...], dtype: np.dtype[Any], more: int = 0) -> Value:
+        """An array of the device, with `more` bytes behind it that are its own."""
+        if math.prod(shape) > MOST:
+            raise ValueError(f"an array of shape {shape} has more elements than kernels number")
+        return super()._piece(shape, dtype, more)
+
+    def _pinned_array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        begin = self._pinned_end
+        end = begin + math.prod(shape) * dtype.itemsize
+        if end > self._pinned.nbytes:
+            raise PinnedFull
+        self._pinned_end = end + -end % ALIGNMENT
+        return self._pinned[begin:end].view(dtype).reshape(shape)
+
+    def _forget(self, copy: Value) -> None:
+        """Give back the memory of a copy that has no name; work that has it goes before what gets it next."""
+        assert copy.root is not None
+        self._arena.give(copy.root)
+
+    def _offset(self, array: np.ndarray) -> int:
+        """Bytes from where the block begins."""
+        return int(array.ctypes.data) - self._begin
+
+    def _tensor(self, array: np.ndarray) -> Any:
+        """What lies between the first and the last element of an array, as a flat tensor."""
+        return self._lane.view(self._block, self._offset(array), (_span(array),), array.dtype.name)
+
+    # Work
+
+    def _between(self, name: str, arrays: Sequence[np.ndarray], numbers: Sequence[int]) -> None:
+        """A kernel of run-time sizes."""
+        self._work.append(Launch(self._kernels.between(name),
+                                 [*map(self._tensor, arrays), *(int(number) for number in numbers)]))
+
+    def _do(self, item: Item) -> None:
+        """An item that runs now, too."""
+        item(self._late)
+        self.items.append(item)
+
+    def _flush(self) -> None:
+        """Run the work so far, which is an item."""
+        if self._work:
+            again = self._lane.record(self._work)
+            self.items.append(lambda _values: again())
+            self._work = []
+
+
+def _span(array: np.ndarray) -> int:
+    """Elements from the first to the last one of an array."""
+    reach = sum((size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True))
+    return int(1 + reach // array.itemsize)
+
+
+def _sending(source: np.ndarray | None, name: str, pinned: np.ndarray) -> Item:
+    """Copies an array, or the value of a name, to pinned memory."""
+    def send(values: dict[str | None, Any]) -> None:
+        found = values[name] if source is None else source
+        if np.shape(found) != pinned.shape:
+            raise Unplanned
+        pinned[...] = found
+
+    return send
+
+
+def plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type that numpy computes in."""
+    return FLOAT if dtype.itemsize == HALF_BYTES and dtype.kind not in "iu" else dtype
+
+
+def _merged(dims: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Dimensions (size, stride, stride in the copy), of which neighbours that lie behind each other are one."""
+    merged: list[tuple[int, int, int]] = []
+    for size, source, to in dims:
+        if merged and merged[-1][1:] == (size * source, size * to):
+            merged[-1] = (merged[-1][0] * size, source, to)
+        else:
+            merged.append((size, source, to))
+    return merged
