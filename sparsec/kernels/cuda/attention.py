@@ -21,7 +21,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.errors import FormatError
 from sparsec.kernels.cuda import pipeline, ptx
 from sparsec.kernels.cuda.attention_params import CHUNK, STAGES, STEP, AttentionParams, reject
-from sparsec.kernels.cuda.attention_sizes import QUAD, Fixed, Sizes, token_of
+from sparsec.kernels.cuda.attention_sizes import QUAD, Block, Fixed, Sizes, token_of
 from sparsec.kernels.cuda.block import all_of, deal
 from sparsec.kernels.cuda.mma_dense import INSTRUCTIONS
 from sparsec.kernels.cuda.params import VECTOR_BYTES
@@ -31,34 +31,6 @@ from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel
 LOG2E = 1.4426950408889634
 LOWEST = float(np.finfo(np.float32).min)
 AHEAD = STAGES - 1  # turns of keys that are being copied
-
-
-@dataclass(frozen=True)
-class Block:
-    """A thread block at work.
-
-    Attributes:
-        params: the attention.
-        sizes: of this run.
-        buffers: the kernel's arguments by name.
-        shared: the address of shared memory.
-        thread, lane: this thread's number in the block and in the warp.
-        row: the warp's first query in the block.
-        query: the block's first query.
-        head, batch: which head of which sequence.
-
-    """
-
-    params: AttentionParams
-    sizes: Sizes
-    buffers: Buffers
-    shared: Expr
-    thread: Expr
-    lane: Expr
-    row: Expr
-    query: Expr
-    head: Expr
-    batch: Expr
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,15 @@
-"""What attention's kernel is told of sizes and strides: how many tokens there are, and where their features lie."""
+"""What a thread block of attention is told: how many tokens there are, and where their features lie."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import ptx
 from sparsec.kernels.cuda.attention_params import AttentionParams
-from sparsec.kernels.emit.tir import Buffer, Expr
-
-if TYPE_CHECKING:  # which holds such sizes
-    from sparsec.kernels.cuda.attention import Block
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr
 
 QUAD = 4  # lanes that share a row of a warp's sums
 
@@ -85,6 +83,34 @@ class Fixed:
         shape = self._p.mask
         assert shape is not None
         return _load_mask(b, shape, first, keys, row) if row == 0 or shape[2] > 1 else None
+
+
+@dataclass(frozen=True)
+class Block:
+    """A thread block at work.
+
+    Attributes:
+        params: the attention.
+        sizes: of this run.
+        buffers: the kernel's arguments by name.
+        shared: the address of shared memory.
+        thread, lane: this thread's number in the block and in the warp.
+        row: the warp's first query in the block.
+        query: the block's first query.
+        head, batch: which head of which sequence.
+
+    """
+
+    params: AttentionParams
+    sizes: Sizes
+    buffers: Buffers
+    shared: Expr
+    thread: Expr
+    lane: Expr
+    row: Expr
+    query: Expr
+    head: Expr
+    batch: Expr
 
 
 def token_of(b: Block, row: int) -> Expr:

@@ -12,9 +12,9 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.errors import FormatError
 from sparsec.kernels.cuda import pipeline, ptx
-from sparsec.kernels.cuda.attention import Block, attend
+from sparsec.kernels.cuda.attention import attend
 from sparsec.kernels.cuda.attention_params import AttentionParams, reject
-from sparsec.kernels.cuda.attention_sizes import QUAD, token_of
+from sparsec.kernels.cuda.attention_sizes import QUAD, Block, token_of
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel
 
 STRIDES = {"q": ("q_batch", "q_head", "q_token"), "k": ("k_batch", "k_head", "k_token"),
