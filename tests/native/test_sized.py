@@ -118,6 +118,25 @@ COLUMNS = {"RMSNormalization": """ g (float[n, 6] x) => (float[m, 6] y) <float[6
     d, scale, zero = DynamicQuantizeLinear(z) }"""}
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_reductions_of_integers_are_exact_and_those_of_nothing_are_the_sessions(drive, dtype):
+    kind = {np.int32: "int32", np.int64: "int64"}[dtype]
+    names = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Min", "SumSquare")
+    outputs = ", ".join(f"{kind}[k, one] y{name}" for name in names)
+    nodes = " ".join(f"y{name} = Reduce{name}<keepdims = 1>(x, axis)" for name in names)
+    text = f"g ({kind}[n, m] x) => ({outputs}) <int64[1] axis = {{1}}> {{ {nodes} }}"
+    artifact = sparsec.compile(onnx.parser.parse_model('<ir_version: 8, opset_import: ["": 18]>' + text), tune="off",
+                               verify=False)
+    x = np.array([[40000, 2], [3, 7]], dtype)
+    found, nothing = drive(artifact, [[x], [x[:, :0]]])
+    expected = sparsec.InferenceSession(artifact).run(None, {"x": x})
+    np.testing.assert_array_equal(expected[1], [[40000], [7]])
+    assert_equal(found, expected)
+    for each, name in zip(nothing, names, strict=True):
+        limit = {"Max": np.iinfo(dtype).min, "Min": np.iinfo(dtype).max, "L1": 0, "L2": 0, "SumSquare": 0}
+        assert name not in limit or (each == limit[name]).all()
+
+
 @pytest.mark.parametrize("operator", COLUMNS)
 def test_what_goes_across_rows_gives_the_sessions_answers(drive, operator):
     text = '<ir_version: 10, opset_import: ["": 23]>' + COLUMNS[operator]

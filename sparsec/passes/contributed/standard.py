@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.shapes import static_shape
@@ -94,12 +95,16 @@ def _bias(b: Body, q: ir.Value, k: ir.Value, past: ir.Value | None) -> tuple[ir.
 
 
 def _over_keys(b: Body, shown: ir.Value, mask: ir.Value) -> ir.Value:
-    """What a mask adds, with keys behind its end hidden; that it ends early is told by sizes that the file gives."""
-    given, keys = mask.shape, b.needed(1).shape
-    if given is None or keys is None or not isinstance(given[-1], int) or not isinstance(keys[-2], int):
+    """What a mask adds, with the keys behind its end hidden, where the file does not say that it has all of them."""
+    rank = b.rank(mask)
+    k = b.needed(1)
+    ends, keys = (str(value.shape[axis] if value.shape else None) for value, axis in ((mask, -1), (k, -2)))
+    if ends == keys:
         return shown
-    ends = b.integers(*[0] * (2 * len(given) - 1), keys[-2] - given[-1])
-    return b.put("Pad", shown, ends, b.number(HIDDEN)) if given[-1] < keys[-2] else shown
+    none = b.integers(*[0] * (2 * rank - 1))
+    missing = b.put("Sub", b.length(k, b.rank(k) - 2), b.length(mask, rank - 1))
+    ends_by = b.unsqueeze(b.put("Max", missing, b.constant(0, np.int64)), 0)
+    return b.put("Pad", shown, b.put("Concat", none, ends_by, axis=0), b.number(HIDDEN))
 
 
 def rotary(b: Body) -> None:

@@ -167,12 +167,13 @@ def _reduced(function: Callable[..., Any]) -> Operator:
 
 
 def _sum_of(change: Callable[..., Any], finish: Callable[..., Any] = np.asarray) -> Callable[..., Any]:
-    """What follows from the sum of changed elements."""
-    return lambda x, **options: finish(np.sum(change(x), **options))
+    """What follows from the sum of changed elements; integers are changed in 64 bits."""
+    return lambda x, **options: finish(np.sum(change(x.astype(np.int64) if x.dtype.kind in "iu" else x), **options))
 
 
 def _log_sum_exp(x: np.ndarray, *, axis: tuple[int, ...] | None, keepdims: bool) -> Any:
     """The logarithm of the sum of exponentials, which do not overflow."""
+    x = x.astype(np.float64) if x.dtype.kind in "iu" else x
     most = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
     most = np.where(np.isfinite(most), most, 0).astype(x.dtype)
     found = np.log(np.sum(np.exp(x - most), axis=axis, keepdims=True)) + most

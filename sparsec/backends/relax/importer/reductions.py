@@ -46,7 +46,7 @@ def _mean(x: relax.Expr, axes: Axes) -> relax.Expr:
 def _log_sum_exp(x: relax.Expr, axes: Axes) -> relax.Expr:
     """Relative to the maximum where that is finite, so that exp does not overflow."""
     top = _over(op.max)(x, axes)
-    top = op.where(op.isfinite(top), top, relax.const(0, _dtype(x)))
+    top = op.where(op.isfinite(top), top, op.zeros_like(top))
     return op.add(op.log(_sum(op.exp(op.subtract(x, top)), axes)), top)
 
 

@@ -107,7 +107,7 @@ struct Extreme {
   template <typename T>
   T operator()(const T *line, std::int64_t length) const {
     using Limits = std::numeric_limits<T>;
-    if (length == 0 && !Limits::has_infinity) misfit("there is no extreme of nothing");
+    if (length == 0 && !Limits::has_infinity) return kLargest ? Limits::lowest() : Limits::max();
     if (length == 0) return kLargest ? -Limits::infinity() : Limits::infinity();
     T best = line[0];
     for (std::int64_t i = 1; i < length && best == best; ++i) {
@@ -131,6 +131,7 @@ Operator reduced(F f) {
       using T = decltype(zero);
       for (std::int64_t i = 0; i < lines.rest; ++i) {
         out.values<T>()[i] = f(lines.array.values<T>() + i * lines.length, lines.length);
+        if (x.type == SPARSEC_BOOL) out.values<T>()[i] = static_cast<T>(out.values<T>()[i] != T{});
       }
     });
     if (attribute(attributes, "keepdims", std::int64_t{1}) != 0) return Arrays{out};
