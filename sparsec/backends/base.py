@@ -69,19 +69,19 @@ class LayerReport:
 
 
 @dataclass(frozen=True)
-class PackedWinograd:
-    """A weight for `graph.sized.WINOGRAD`.
+class PricedWinograd:
+    """A kernel for `graph.sized.WINOGRAD`.
 
     Attributes:
         vectors: of outputs that are computed at once.
-        values: the weight as the kernel reads it.
         seconds: what the convolution is predicted to take.
+        pack: a weight (outputs, channels, 3, 3) to what the kernel reads, flat.
 
     """
 
     vectors: int
-    values: np.ndarray
     seconds: float
+    pack: Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -282,11 +282,12 @@ class Backend(ABC):
         raise UnsupportedOperatorError(f"there are no {count} kernels for run-time sizes on target "
                                        f"'{job.target.name}'; compile for a cpu")
 
-    def winograd(self, weight: np.ndarray, job: Job, pixels: int) -> PackedWinograd | None:  # noqa: ARG002
+    def winograd(self, outputs: int, channels: int, job: Job, pixels: int) -> PricedWinograd | None:  # noqa: ARG002
         """How 3 x 3 convolutions of images of any size run by Winograd's minimal filtering; None where they do not.
 
         Args:
-            weight: (outputs, channels, 3, 3).
+            outputs: of the weight.
+            channels: that it reads.
             job: what it is compiled for.
             pixels: those of the result that the time is predicted for.
 

@@ -208,15 +208,9 @@ def _activation(node: ir.Node, user: ir.Node) -> str | None:
 
 
 def _silu(node: ir.Node) -> str | None:
-    """Takes y * sigmoid(y): the value has two readers, and the sigmoid only one."""
-    y = node.outputs[0]
-    readers = {user.op_type: user for user in y.consumers() if not user.domain}
-    if y.is_graph_output() or len(y.uses()) != 2 or set(readers) != {"Mul", "Sigmoid"}:
-        return None
-    gate = readers["Sigmoid"].outputs[0]
-    if rewrite.only_use(gate) is not readers["Mul"]:
-        return None
-    return _set_activation(node, readers["Mul"], ("silu", 0.0, 0.0), readers["Sigmoid"])
+    """Takes y * sigmoid(y)."""
+    found = rewrite.silu(node.outputs[0])
+    return None if found is None else _set_activation(node, found[0], ("silu", 0.0, 0.0), found[1])
 
 
 def _set_activation(node: ir.Node, last: ir.Node, activation: Activation, *inner: ir.Node) -> str:

@@ -16,6 +16,15 @@ def only_use(value: ir.Value) -> ir.Node | None:
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
+def silu(y: ir.Value) -> tuple[ir.Node, ir.Node] | None:
+    """The product and the Sigmoid of y * sigmoid(y), which alone read y; None where something else does."""
+    readers = {user.op_type: user for user in y.consumers() if not user.domain}
+    if y.is_graph_output() or len(y.uses()) != 2 or set(readers) != {"Mul", "Sigmoid"}:
+        return None
+    product, sigmoid = readers["Mul"], readers["Sigmoid"]
+    return (product, sigmoid) if only_use(sigmoid.outputs[0]) is product else None
+
+
 def batch_norm(node: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
     """Scale and offset in float64 of a BatchNormalization by constants; None in training, with its further outputs."""
     gamma, beta, mean, variance = (constant(value) for value in node.inputs[1:5])

@@ -14,7 +14,6 @@ from sparsec.compiler.samples import usual
 from sparsec.compiler.sized.build import original, row_plans, staged
 from sparsec.compiler.sized.build import outside as outside_of
 from sparsec.compiler.sized.device import left_to_processor
-from sparsec.compiler.sized.winograd import PIXELS
 from sparsec.cost.calibration import Calibration
 from sparsec.errors import SparsecError
 from sparsec.graph import reader
@@ -123,15 +122,17 @@ def any_size(model: reader.Source, options: CompileOptions, calibration: Calibra
     limits = ranges(options.dims or {})
     simplified = simplify(model, options, calibration=calibration, symbolic=True)
     found = staged(simplified.graph, limits, simplified.job, simplified.context, options.backend)
-    rows, call_us = list[Rows](), dict[int, float]()
+    layers, call_us = found.alone, dict[int, float]()
     left = left_to_processor(found.plan) if options.backend.device else []
-    rows += [Rows(row.layer, PIXELS, row.format, row.kernel, row.predicted_us) for row in found.convolutions.layers]
+    if layers:
+        pixels = found.convolutions.pixels
+        call_us[pixels] = 1e6 * (found.between_s + found.convolutions.seconds(pixels))
     for each in row_plans(simplified.graph, found, simplified.job, simplified.context, options.backend, limits):
-        rows += [Rows(original(row.layer), each.count, row.format, row.kernel, row.predicted_us)
-                 for row in each.layers]
+        layers += each.layers
         left += each.outside
         call_us[each.count] = 1e6 * (found.between_s + each.seconds(options.backend)
                                   + found.convolutions.seconds(each.count))
+    rows = [Rows(row.layer, row.rows or 0, row.format, row.kernel, row.predicted_us) for row in layers]
     order = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer for row in rows))}
     notes = tuple(Outside(each.layer, each.reason, each.operator)
                   for each in outside_of(found, simplified.graph.graph, left))

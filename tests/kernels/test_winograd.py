@@ -12,6 +12,8 @@ from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.stencil import convolution
 from sparsec.kernels.cpu.products.winograd import FAMILY
 from sparsec.kernels.emit.epilogue import Epilogue
+from sparsec.kernels.emit.winograd import combined, reduced
+from sparsec.kernels.packing.winograd import G
 from sparsec.target import resolve
 from tests.support.padded import flat, images_like, run_guarded
 from tests.support.targets import TARGETS, compiled, isa
@@ -31,6 +33,11 @@ def convolved(x, weight, bias, residual, dilation=(1, 1)):
     seen = np.lib.stride_tricks.sliding_window_view(padded, (2 * down + 1, 2 * across + 1), (1, 2))
     seen = seen[..., ::down, ::across]
     return np.einsum("chwij,ocij->ohw", seen, weight) + bias[:, None, None] + residual[0]
+
+
+def test_transforms_along_a_side_are_two_sums_of_three_products():
+    d, w = np.random.default_rng(0).standard_normal((2, 4))
+    np.testing.assert_allclose(reduced(G @ w[:3] * combined(d)), [d[:3] @ w[:3], d[1:] @ w[:3]])
 
 
 def problem(size, lanes, *, clean, dilation=(1, 1), groups=1):

@@ -25,6 +25,7 @@ from sparsec.passes.strip import strip
 from sparsec.report.describe import describe_artifact, describe_model
 from sparsec.report.explain import explain
 from tests.support import texts
+from tests.support.targets import runnable
 
 
 def model():
@@ -234,3 +235,32 @@ def test_sizes_that_a_file_has_fixed_are_refused_by_what_cannot_be_computed(rows
     np.testing.assert_array_equal(session.run(None, {"x": x})[0], x.reshape(11, -1, 16))
     with pytest.raises(InputError, match=r"'split' cannot be computed where batch is 1.*exporter has fixed"):
         session.run(None, {"x": np.ones((1, rows, 8), np.float32)})
+
+
+CONVOLUTIONS = {
+    "no rows": ("", "y = Relu(c)", 64), "gated": ("", "s = Sigmoid(c) y = Mul(c, s)", 64),
+    "rows behind it": (", float[32, 64, 1, 1] p", "d = Conv<pads=[1,1,1,1]>(c, k) y = Conv(d, p)", 32)}
+"""What follows a convolution by Winograd's filtering: weights, nodes, and the channels of the result."""
+
+
+@pytest.mark.parametrize(("dims", "largest"), [({}, 64), ({"h": "1..3", "w": "1..4"}, 16)], ids=["open", "few pixels"])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("target", runnable("cpu-avx2"))
+def test_convolutions_by_winograds_filtering_are_priced_for_every_number_of_rows(name, dims, largest, target, tmp_path):
+    weights, nodes, channels = CONVOLUTIONS[name]
+    proto = texts.model(f"g (float[1, 64, h, w] x) => (float[1, {channels}, h, w] y) <float[64, 64, 3, 3] k{weights}> "
+                        f"{{ c = Conv<pads=[1,1,1,1]>(x, k) {nodes} }}")
+    found, artifact = explain(proto, target, dims=dims).any_size, sparsec.compile(proto, target, tune="off", dims=dims)
+    own = [(row["layer"], row["rows"], row["kernel"], row["predicted_us"]) for row in artifact.report["layers"]]
+    assert sorted((row.layer, row.rows, row.kernel, row.predicted_us) for row in found.rows) == sorted(own)
+    assert max(found.call_us) == largest
+    assert (found.stages, len(found.call_us) == 1) == ((1, False) if name == "rows behind it" else (0, True))
+    for count, us in found.call_us.items():
+        rows = [row for row in found.rows if row.rows == count]
+        assert {row.layer for row in rows} == {row.layer for row in found.rows}
+        assert {row.kernel for row in rows} >= {"gemm/winograd"}
+        assert us > sum(row.predicted_us for row in rows)
+    onnx.save(proto, tmp_path / "m.onnx")
+    sizes = [f"--dim={name}={size}" for name, size in dims.items()]
+    done = CliRunner().invoke(app, ["explain", str(tmp_path / "m.onnx"), "--target", target, *sizes])
+    assert f"{largest} rows" in done.output, done.output

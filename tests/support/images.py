@@ -27,7 +27,7 @@ NETWORKS = {
   j0 = Concat<axis=1>(u, r) q = Conv<pads=[1,1,1,1]>(j0, o) y = Tanh(q) }}""", [(1, 2, 8, 8), (1, 2, 34, 20)]),
     "residual": (f"""{HEADER} g (float[n, 24, h, w] x) => (float[n, 40, h, w] y)
   <float[24, 24, 3, 3] k, float[24] b, float[40, 24, 3, 3] l, float[40, 24, 3, 3] m> {{
-  c = Conv<auto_pad="SAME_UPPER">(x, k, b) r = Relu(c) d = Conv<pads=[2,2,2,2], dilations=[2,2]>(r, l)
+  c = Conv<auto_pad="SAME_UPPER">(x, k, b) o = Sigmoid(c) r = Mul(o, c) d = Conv<pads=[2,2,2,2], dilations=[2,2]>(r, l)
   e = Conv<pads=[1,1,1,1]>(r, m) a = Add(d, e) s = HardSwish(a) t = Sigmoid(a) y = Mul(s, t) }}""",
                  [(1, 24, 8, 9), (3, 24, 1, 1), (1, 24, 31, 2)]),
     "audio": (f"""{HEADER} g (float[n, 20, t] x) => (float[n, u, 32] y)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from sparsec.backends.base import Backend, Built, Judge, KernelTime, PackedWinograd
+from sparsec.backends.base import Backend, Built, Judge, KernelTime, PricedWinograd
 from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import REPLAY, Function, Functions
 from sparsec.cost.precisions import PRECISIONS
@@ -14,7 +14,6 @@ from sparsec.graph.sized import WINOGRAD
 from sparsec.target import Target
 
 if TYPE_CHECKING:  # see `backends.base`
-    import numpy as np
     import onnx_ir as ir
 
     from sparsec.backends.chain import Chain
@@ -133,20 +132,19 @@ class CpuBackend(Backend):
                    "threads": isa.threads}
         return Functions(*build_kernels(built, job.target), ()), scratch
 
-    def winograd(self, weight: np.ndarray, job: Job, pixels: int) -> PackedWinograd | None:
+    def winograd(self, outputs: int, channels: int, job: Job, pixels: int) -> PricedWinograd | None:
         """By the kernel of `kernels.cpu.tensors.sized_winograd`, in the width that is predicted to be the fastest."""
         from sparsec.kernels.cpu.tensors import sized_winograd
         from sparsec.kernels.emit.isa import isa_of
         from sparsec.kernels.packing.winograd import panels
 
         isa, machine = isa_of(job.target, job.threads), job.calibration.machine
-        outputs, channels = weight.shape[:2]
         seconds = {vectors: machine.seconds(sized_winograd.work(outputs, channels, pixels, vectors, isa), job.threads)
                    for vectors in sized_winograd.widths(outputs, channels, isa)}
         if not seconds:
             return None
         vectors = min(seconds, key=seconds.__getitem__)
-        return PackedWinograd(vectors, panels(weight, isa.lanes, vectors), seconds[vectors])
+        return PricedWinograd(vectors, seconds[vectors], lambda weight: panels(weight, isa.lanes, vectors))
 
     def build_recurrences(self, nodes: Sequence[ir.Node], job: Job) -> Functions:
         """A shared object of LLVM's code."""

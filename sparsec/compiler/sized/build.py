@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,13 +25,14 @@ from sparsec.compiler.samples import advised
 from sparsec.compiler.sized.attention import fuse_attention
 from sparsec.compiler.sized.codes import round_for_layers, round_once, split_dynamic
 from sparsec.compiler.sized.device import left_to_processor, mark_halves, refuse_branches
+from sparsec.compiler.sized.image_change import has_open_sides
 from sparsec.compiler.sized.images import rows_of_images
 from sparsec.compiler.sized.movement import shorten_moves, sink_rows
 from sparsec.compiler.sized.plan import Plan, write
 from sparsec.compiler.sized.recurrent import add_layers, write_recurrent
 from sparsec.compiler.sized.rotary import fuse_rotary
 from sparsec.compiler.sized.simplify import choose_known, fold_known, merge_equal
-from sparsec.compiler.sized.stage import Joint, RowStage, Stage, joint, stages_of
+from sparsec.compiler.sized.stage import Joint, RowStage, Stage, counts_of, joint, stages_of
 from sparsec.compiler.sized.token import Token, token_of
 from sparsec.compiler.sized.winograd import Convolutions, fuse
 from sparsec.cost.option import Option
@@ -98,6 +98,11 @@ class Staged:
         """What the operators between the stages cost a call, whatever its sizes."""
         return OPERATOR_S * (len(self.plan.fields["steps"]) - len(self.compiled))
 
+    @property
+    def alone(self) -> list[LayerReport]:
+        """The rows of the report where no functions are compiled for any number of rows: those of convolutions."""
+        return [] if self.compiled else [_told(row) for row in self.convolutions.rows(self.convolutions.pixels)]
+
 
 @dataclass(frozen=True)
 class RowPlan:
@@ -108,7 +113,7 @@ class RowPlan:
         whole: the stages, in whose model the recurrences are, too.
         recurrences: in the order of the plan.
         job: what they are compiled for.
-        layers: how they run.
+        layers: how they run, and convolutions that are no rows of windows.
         passes: what passes did.
         outside: the layers with weights among the rest, which no kernel takes.
 
@@ -151,7 +156,9 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], job: Job, con
     RemoveUnusedNodesPass()(model)
     NameFixPass()(model)
     merge_equal(model.graph, symbols)
-    convolutions = Convolutions(backend, job, context)
+    images = [(shape[0], *shape[2:]) for node in model.graph if node.op_type == "Conv"
+              and has_open_sides(shape := symbols.shape(node.outputs[0])) and shape is not None]
+    convolutions = Convolutions(backend, job, context, pixels=counts_of(images, limits, backend.rows)[-1])
     if rows_of_images(model.graph, symbols, convolutions.packed):
         RemoveUnusedNodesPass()(model)
         shorten_moves(model.graph, symbols)
@@ -171,7 +178,9 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], job: Job, con
 def row_plans(model: ir.Model, found: Staged, job: Job, context: Context, backend: Backend,
               limits: Mapping[str, tuple[int, int]]) -> Iterator[RowPlan]:
     """How the layers of a staged model run, for every number of rows that is compiled."""
-    main = _counts(found.compiled, limits, backend)
+    images = any(node.op_type in ("Conv", "ConvTranspose") for stage in found.compiled for node in stage.nodes)
+    leads = [stage.rows.lead for stage in found.compiled]
+    main = counts_of(leads, limits, backend.image_rows if images else backend.rows) if leads else ()
     more = [count for count in backend.more_rows if count < max(main, default=0)
             ] if main != backend.image_rows[:len(main)] else []
     more = [] if found.plan.recurrences else more
@@ -195,7 +204,9 @@ def row_plans(model: ir.Model, found: Staged, job: Job, context: Context, backen
                      for each in left_as_operators(whole.model.graph, passes))
         layers = plan_layers(whole.model, own, backend, backend.judge(whole.model, own),
                              alike if count in more else None)
-        made = RowPlan(count, whole, recurrences, own, layers, passes, left)
+        told = tuple(_told(replace(row, layer=original(row.layer), rows=count)) for row in layers)
+        made = RowPlan(count, whole, recurrences, own, (*map(_told, found.convolutions.rows(count)), *told), passes,
+                       left)
         time_s = made.seconds(backend)
         if count in more and not (_shares(whole.model.graph, alike) and _pays(count, time_s, seconds)):
             continue
@@ -249,7 +260,7 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
         refuse_branches(model.graph, plan, job.target.name)
     token = token_of(model.graph, plan.stages, found.symbols) if backend.chains and compiled else None
     plan.fields["token"] = None if token is None else {**token.fields, "before": _steps(plan, token)}
-    layers = [*found.convolutions.layers]
+    layers = found.alone
     reports: list[Report] = []
     needs: list[Needs] = []
     plan.fields["rows"] = []
@@ -265,8 +276,7 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
         if each.recurrences:
             steps = backend.build_recurrences(each.recurrences, each.job)
             plan.fields["rows"][-1]["recurrences"] = _placed(plan, steps, numbers)
-        layers += [replace(row, layer=original(row.layer), detail=f"{row.detail} rows={each.count}", rows=each.count)
-                   for row in each.layers]
+        layers += each.layers
         reports += each.passes
         left += each.outside
     program = Program(b"", SIZED, plan.program(), _specs(model.graph.inputs, input_names(model)),
@@ -345,16 +355,9 @@ def _steps(plan: Plan, token: Token) -> list[int]:
     return [number for number, stage in zip(plan.numbers, plan.stages, strict=True) if stage in token.before]
 
 
-def _counts(stages: Sequence[RowStage], limits: Mapping[str, tuple[int, int]], backend: Backend) -> tuple[int, ...]:
-    """The numbers of rows to compile for: no more than one that has as many as there can be."""
-    if not stages:
-        return ()
-    images = any(node.op_type in ("Conv", "ConvTranspose") for stage in stages for node in stage.nodes)
-    counts = backend.image_rows if images else backend.rows
-    largest = {name: limit[1] for name, limit in limits.items()}
-    most = max(math.prod(size.value(largest) if size.symbols <= largest.keys() else counts[-1]
-                         for size in stage.rows.lead) for stage in stages)
-    return tuple(count for index, count in enumerate(counts) if not index or counts[index - 1] < most)
+def _told(row: LayerReport) -> LayerReport:
+    """A row of the report that says in its detail, too, for how many rows it is."""
+    return replace(row, detail=f"{row.detail} rows={row.rows}")
 
 
 def _placed(plan: Plan, functions: Functions, numbers: dict[bytes, int]) -> dict[str, object]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from sparsec.analysis.symbols.known import Symbols
+from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.compiler.sized.codes import dequantize_apart
 from sparsec.compiler.sized.rows import NOT_DATA, RESHAPES, Rows, constants, leading, row_nodes
 from sparsec.compiler.sized.simplify import known_data
@@ -79,6 +80,22 @@ def _stage(nodes: Sequence[ir.Node], fixed: set[ir.Value], symbols: Symbols) -> 
     outputs = [value for value in made if value.is_graph_output() or any(use.node not in own for use in value.uses())]
     given = sorted(inputs, key=lambda value: not leading(symbols.shapes[value]))
     return RowStage(Rows.of(symbols.shapes[given[0]]), tuple(nodes), tuple(given), tuple(outputs))
+
+
+def counts_of(leads: Sequence[Shape], limits: Mapping[str, tuple[int, int]],
+              counts: Sequence[int]) -> tuple[int, ...]:
+    """The numbers of rows to compile for, of some `counts`: no more than one that has as many as there can be.
+
+    Args:
+        leads: the dimensions that are rows, of everything that has rows.
+        limits: the least and the largest size by symbol.
+        counts: ascending.
+
+    """
+    largest = {name: limit[1] for name, limit in limits.items()}
+    most = max(math.prod(size.value(largest) if size.symbols <= largest.keys() else counts[-1]
+                         for size in lead) for lead in leads) if leads else counts[-1]
+    return tuple(count for index, count in enumerate(counts) if not index or counts[index - 1] < most)
 
 
 @dataclass(frozen=True)

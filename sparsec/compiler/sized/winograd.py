@@ -24,10 +24,8 @@ from sparsec.graph.constants import add_constant
 from sparsec.graph.nodes import node_name
 from sparsec.graph.sized import SIZED_DOMAIN, WINOGRAD
 from sparsec.passes.context import Context
-from sparsec.passes.rewrite import only_use, take_over
+from sparsec.passes.rewrite import only_use, silu, take_over
 
-PIXELS = 64
-"""The rows of a product that is compared with."""
 LEAST = 0.04
 """The share of non-zeros from which on a weight may be multiplied with its zeros."""
 COPIED = 8
@@ -40,14 +38,18 @@ class Convolutions:
 
     Attributes:
         backend, job, context: what it is compiled by and for.
-        layers: the rows of the report of those that are no rows of windows; for `PIXELS` pixels.
+        pixels: those that times are predicted for.
+        layers: the rows of the report of those that are no rows of windows; for so many pixels.
+        products: what a product of windows takes, in seconds, of weights without zeros by the shape of their matrix.
 
     """
 
     backend: Backend
     job: Job
     context: Context
+    pixels: int
     layers: list[LayerReport] = field(default_factory=list)
+    products: dict[tuple[int, ...], float] = field(default_factory=dict)
 
     def packed(self, name: str, weight: np.ndarray) -> tuple[int, np.ndarray] | None:
         """Vectors of outputs, and the weight as the kernel reads it; None where a product of windows is faster.
@@ -61,40 +63,53 @@ class Convolutions:
         if options.strict_ieee or options.project_2of4 or options.optimize == "size" or (
                 not CODECS[options.codec].lossless or nonzeros < LEAST * weight.size):
             return None
-        found = self.backend.winograd(weight, self.job, PIXELS)
-        if found is None:
+        outputs, channels = weight.shape[:2]
+        found = self.backend.winograd(outputs, channels, self.job, self.pixels)
+        if found is None or (seconds := self._windows_seconds(weight, nonzeros)) <= found.seconds:
             return None
-        matrix = np.ascontiguousarray(weight.transpose(2, 3, 1, 0).reshape(-1, len(weight)))
-        seconds = self._product_seconds(matrix)
-        if seconds <= found.seconds:
-            return None
+        values = found.pack(weight)
         self.layers.append(LayerReport(
             layer=name, operator="Conv", shape=weight.shape, format="dense", kernel="gemm/winograd",
-            detail=f"V={found.vectors}", weights=weight.size, nonzeros=nonzeros, bytes=found.values.nbytes,
-            predicted_us=round(1e6 * found.seconds, 3), measured_us=None, rows=PIXELS,
+            detail=f"V={found.vectors}", weights=weight.size, nonzeros=nonzeros, bytes=values.nbytes,
+            predicted_us=1e6 * found.seconds, measured_us=None, rows=self.pixels,
             reason=f"a product of windows is predicted {seconds / found.seconds:.2f}x its time"))
-        return found.vectors, found.values
+        return found.vectors, values
+
+    def _windows_seconds(self, weight: np.ndarray, nonzeros: int) -> float:
+        """The predicted time as rows, which follows from the shape of a weight where none of its numbers is 0."""
+        key = (weight[0].size, len(weight))
+        if nonzeros == weight.size and key in self.products:
+            return self.products[key]
+        seconds = self._product_seconds(np.ascontiguousarray(weight.transpose(2, 3, 1, 0).reshape(key)))
+        if nonzeros == weight.size:
+            self.products[key] = seconds
+        return seconds
 
     def _product_seconds(self, matrix: np.ndarray) -> float:
         """The predicted time of a product of windows, as rows, and of copying them."""
-        x = ir.Value(name="x", shape=ir.Shape((1, PIXELS, len(matrix))), type=ir.TensorType(ir.DataType.FLOAT))
+        x = ir.Value(name="x", shape=ir.Shape((1, self.pixels, len(matrix))), type=ir.TensorType(ir.DataType.FLOAT))
         graph = ir.Graph([x], [], nodes=[], opset_imports={"": 21}, name="product")
         node = ir.Node("", "MatMul", [x, add_constant(graph, "w", matrix)], [], num_outputs=1, name="product")
         y = node.outputs[0]
-        y.name, y.type, y.shape = "y", x.type, ir.Shape((1, PIXELS, matrix.shape[1]))
+        y.name, y.type, y.shape = "y", x.type, ir.Shape((1, self.pixels, matrix.shape[1]))
         graph.append(node)
         graph.outputs.append(y)
         model = ir.Model(graph, ir_version=10)
         run_passes(model, self.context, phase=Phase.SPECIALISE)
         job = replace(self.job, measurer=None, log=None, announce=silent)
         plan(model, job, self.backend)
-        vectors = PIXELS * len(matrix) / max(1, job.target.lanes)
+        vectors = self.pixels * len(matrix) / max(1, job.target.lanes)
         copies = job.calibration.machine.seconds(Work(fmas=0.0, loads=COPIED * vectors), job.threads)
         return copies + self.backend.graph_seconds(model.graph, job)
 
-    def seconds(self, rows: int) -> float:
+    def rows(self, count: int) -> list[LayerReport]:
+        """The rows of the report for so many pixels of each, which take their share of what more take."""
+        return [replace(layer, predicted_us=round(count / self.pixels * layer.predicted_us, 3), rows=count)
+                for layer in self.layers]
+
+    def seconds(self, count: int) -> float:
         """The predicted time of all of them for so many pixels each."""
-        return rows / PIXELS * sum(layer.predicted_us for layer in self.layers) / 1e6
+        return count / self.pixels * sum(layer.predicted_us for layer in self.layers) / 1e6
 
 
 def fuse(graph: ir.Graph, symbols: Symbols) -> None:
@@ -108,7 +123,7 @@ def fuse(graph: ir.Graph, symbols: Symbols) -> None:
                 name, alpha, beta = activated[1]
                 attributes |= {"activation": ir.AttrString("activation", name), "alpha": ir.AttrFloat32("alpha", alpha),
                                "beta": ir.AttrFloat32("beta", beta)}
-                taken = [activated[0], *taken]
+                taken = [*activated[0], *taken]
             if len(taken) > 1:
                 made = ir.Node(node.domain, node.op_type, inputs, list(attributes.values()), num_outputs=1,
                                name=node_name(node))
@@ -125,12 +140,14 @@ def _residual(node: ir.Node, symbols: Symbols) -> tuple[ir.Node, ir.Value] | Non
     return None if other is None or shape is None or shape != symbols.shape(node.outputs[0]) else (user, other)
 
 
-def _activation(node: ir.Node) -> tuple[ir.Node, Activation] | None:
-    """The activation that follows."""
+def _activation(node: ir.Node) -> tuple[tuple[ir.Node, ...], Activation] | None:
+    """The activation that follows, and its nodes, the last one first."""
+    if (gated := silu(node.outputs[0])) is not None:
+        return gated, ("silu", 0.0, 0.0)
     user = only_use(node.outputs[0])
     read = None if user is None or user.domain else ACTIVATIONS.get(user.op_type)
     found = None if user is None or read is None else read(user)
-    return None if user is None or found is None else (user, found)
+    return None if user is None or found is None else ((user,), found)
 
 
 def _replace(graph: ir.Graph, taken: Sequence[ir.Node], made: ir.Node, symbols: Symbols) -> None:

@@ -15,7 +15,7 @@ become NaN. Sums differ from those of the plain convolution by some 1e-6 of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from tvm.tirx.script.builder import ir as T
@@ -42,6 +42,7 @@ from sparsec.kernels.emit.tir import (
     store,
     vectors_from,
 )
+from sparsec.kernels.emit.winograd import combined, reduced
 from sparsec.kernels.family import Family, float_product
 from sparsec.kernels.packing.winograd import POINTS, TAPS, WinogradBlocks
 from sparsec.target import Target
@@ -265,11 +266,6 @@ def _inside(p: WinogradParams, column: Expr, emit: Callable[[int], None]) -> Non
             emit(p.line)
 
 
-def _combined(d: Sequence[Expr]) -> list[Expr]:
-    """B^T d: four inputs to four points."""
-    return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
-
-
 def _transform_inputs(b: Buffers, p: WinogradParams, scratch: _Scratch, w: Expr, place: tuple[Expr, Expr],
                       number: Expr) -> None:
     """The points of a channel, at its place behind the first of its group, of a block of tiles.
@@ -289,7 +285,7 @@ def _transform_inputs(b: Buffers, p: WinogradParams, scratch: _Scratch, w: Expr,
                 for begin in range(0, p.line, lanes):
                     at = pair * 2 * across_by + begin
                     d = [T.Bind(load_lanes(b["x"], line + at, lanes, 0, width + 2 * across_by - at)) for line in lines]
-                    for i, value in enumerate(_combined(d)):
+                    for i, value in enumerate(combined(d)):
                         store(rows, (pair * SIDE + i) * p.lines + r * p.line + begin, value)
 
         # The last of an odd number of columns reads one that there is not, for a pixel that is not, either.
@@ -301,7 +297,7 @@ def _transform_inputs(b: Buffers, p: WinogradParams, scratch: _Scratch, w: Expr,
             pairs = [[T.Bind(load(rows, (pair * SIDE + i) * p.lines + (2 * v + half) * lanes, lanes))
                       for half in range(2)] for pair in range(2)]
             d = [T.Bind(T.Shuffle(pairs[j // 2], (firsts, seconds)[j % 2])) for j in range(SIDE)]
-            for j, value in enumerate(_combined(d)):
+            for j, value in enumerate(combined(d)):
                 at = w * p.points + ((i * SIDE + j) * p.channels + channel) * p.tile + v * lanes
                 store(scratch.points, at, value)
 
@@ -334,11 +330,10 @@ def _transform_outputs(p: WinogradParams, scratch: _Scratch, r: Expr, begin: Exp
     for v in range(p.vectors):
         points = [T.Bind(load(scratch.products, begin + (i * p.block + r) * p.tile + v * lanes, lanes))
                   for i in range(POINTS)]
-        columns = [points[j::SIDE] for j in range(SIDE)]
-        upper = [T.Bind(m[0] + m[1] + m[2]) for m in columns]
-        lower = [T.Bind(m[1] - m[2] - m[3]) for m in columns]
-        for line, m in enumerate((upper, lower)):
-            pair = [T.Bind(m[0] + m[1] + m[2]), T.Bind(m[1] - m[2] - m[3])]
+        columns = [reduced(points[j::SIDE]) for j in range(SIDE)]
+        lines = [[T.Bind(column[line]) for column in columns] for line in range(2)]
+        for line, m in enumerate(lines):
+            pair = [T.Bind(pixel) for pixel in reduced(m)]
             for half in range(2):
                 store(scratch.rows, line * p.lines + (2 * v + half) * lanes, T.Shuffle(pair, woven[half]))
 

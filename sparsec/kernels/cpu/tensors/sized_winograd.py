@@ -25,6 +25,7 @@ from sparsec.cost.option import Work
 from sparsec.graph.sized import Winograd
 from sparsec.kernels.cpu.tensors.sized_windows import SIZES
 from sparsec.kernels.emit.activations import finished
+from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import (
     Buffer,
@@ -39,6 +40,7 @@ from sparsec.kernels.emit.tir import (
     splat,
     store,
 )
+from sparsec.kernels.emit.winograd import combined, reduced
 from sparsec.kernels.packing.winograd import POINTS
 
 READ, WRITTEN = 4, 2
@@ -185,16 +187,6 @@ def _over(count: Expr, by: Expr | int) -> Expr:
     return T.truncdiv(count + (by - 1), by)
 
 
-def _combined(d: Sequence[Expr]) -> list[Expr]:
-    """B^T d: four inputs to four points."""
-    return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
-
-
-def _reduced(m: Sequence[Expr]) -> list[Expr]:
-    """A^T m: four points to two pixels."""
-    return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
-
-
 def _transform(k: _Block, number: Expr, tile: Expr) -> None:
     """The points of a tile of all channels; and where its pixels are."""
     s, tables = k.sizes, k.b["tables"]
@@ -238,9 +230,9 @@ def _transform_channels(k: _Block, tile: Expr, pixel: Callable[[int, int, Expr],
         columns = []
         for j in range(READ):
             d = [T.Bind(pixel(i, j, channel)) for i in range(READ)]
-            columns.append([T.Bind(each) for each in _combined(d)])
+            columns.append([T.Bind(each) for each in combined(d)])
         for i in range(READ):
-            for j, value in enumerate(_combined([column[i] for column in columns])):
+            for j, value in enumerate(combined([column[i] for column in columns])):
                 store(k.points, _known(to + (i * READ + j) * apart), value)
 
 
@@ -292,40 +284,18 @@ def _write(k: _Block, panel: Expr, tile: Expr) -> None:
     begin = _known(T.min(panel * k.panel, T.max(outputs - k.panel, T.int64(0))))
     biases = _known(_over(outputs, k.panel) * POINTS * k.chunks * (lanes * k.panel))
     places = [T.Bind(k.pixels[tile * WRITTEN * WRITTEN + i]) for i in range(WRITTEN * WRITTEN)]
-    apart = _known(k.room * k.panel)
-    for v in range(k.p.vectors):
+    apart, p = _known(k.room * k.panel), k.p
+    follows = Epilogue(p.activation, p.alpha, p.beta, residual=p.residual)
+    for v in range(p.vectors):
         with T.If(begin + v * lanes < outputs), T.Then():
             channel = _known(T.min(begin + v * lanes, outputs - lanes))
             at = _known(tile * k.panel + channel - begin)
             m = [T.Bind(load(k.products, _known(at + point * apart), lanes)) for point in range(POINTS)]
-            columns = [[T.Bind(each) for each in _reduced(m[j::READ])] for j in range(READ)]
+            columns = [[T.Bind(each) for each in reduced(m[j::READ])] for j in range(READ)]
             bias = T.Bind(load(k.b["extra"], biases + channel, lanes))
             for i in range(WRITTEN):
-                for j, value in enumerate(_reduced([column[i] for column in columns])):
+                for j, value in enumerate(reduced([column[i] for column in columns])):
                     place = places[i * WRITTEN + j]
                     with T.If(place >= 0), T.Then():
-                        more = load(k.b["residual"], place + channel, lanes) if k.p.residual else None
-                        store(k.b["y"], place + channel, finished(_Follows(k.p), value + bias, lanes, more))
-
-
-@dataclass(frozen=True)
-class _Follows:
-    """The epilogue, of which the residual is added."""
-
-    p: Winograd
-
-    @property
-    def activation(self) -> str:
-        return self.p.activation
-
-    @property
-    def alpha(self) -> float:
-        return self.p.alpha
-
-    @property
-    def beta(self) -> float:
-        return self.p.beta
-
-    @property
-    def multiplies(self) -> bool:
-        return False
+                        more = load(k.b["residual"], place + channel, lanes) if p.residual else None
+                        store(k.b["y"], place + channel, finished(follows, value + bias, lanes, more))
