@@ -1,12 +1,14 @@
 """Models whose sizes the run tells, on GPUs: every kernel in the emulator, beside onnxruntime."""
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 import sparsec
 from sparsec.cost.precisions import HALF_PRECISIONS
-from sparsec.errors import InputError, UnsupportedOperatorError
+from sparsec.errors import ArtifactError, InputError, UnsupportedOperatorError
+from sparsec.machine.memory import element_type
 from sparsec.report.explain import explain
 from sparsec.runtime.sized import device
 from tests.support.cuda import networks
@@ -153,6 +155,39 @@ def test_images_come_in_any_number():
     for batch in (1, 3, 9):
         feeds = {"x": np.random.default_rng(batch).standard_normal((batch, 4, 6, 6)).astype(np.float32)}
         agree(compiled(feeds), session.run(None, feeds))
+
+
+@pytest.mark.parametrize("precision", HALF_PRECISIONS)
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_halves_of_the_model_are_halves(name, precision):
+    """Inputs, outputs of the device, and of the processor behind it; reference: the same in float32."""
+    g = networks.Graph()
+    y = g("Cast", g.linear(g("Relu", g.linear(g("Cast", "x", to=1), 64, 32)), 16, 64), to=1, name="y")
+    g("Cast", g("ReduceMean", g("Cast", y, to=1), g.constant(np.array([1])), keepdims=0), to=1, name="mean")
+    model = g.model({"x": (1, ["batch", "tokens", 32])}, {"y": ["batch", "tokens", 16], "mean": ["batch", 16]})
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    narrow = onnx.helper.np_dtype_to_tensor_dtype(element_type(name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = narrow
+    for node in model.graph.node:
+        if node.output[0] in ("y", "mean"):
+            node.attribute[0].i = narrow
+    compiled = Compiled(model, "cuda-sm80", precision=precision)
+    for tokens in (1, 7, 7):
+        x = np.random.default_rng(tokens).standard_normal((2, tokens, 32)).astype(element_type(name))
+        found = compiled({"x": x})
+        assert {each.dtype for each in found} == {element_type(name)}
+        agree([each.astype(np.float32) for each in found], session.run(None, {"x": x.astype(np.float32)}),
+              HALF_PRECISIONS["bf16"])
+
+
+def test_plans_that_kernels_contradict_are_refused():
+    g = networks.Graph()
+    g.linear(g("Relu", g.linear("x", 64, 32)), 8, 64, name="y")
+    compiled = Compiled(networks.symbolic(g.model({"x": (1, [1, 32])}, {"y": [1, 8]}), "rows"), "cuda-sm80")
+    compiled.program._steps[0]["made"][0]["dtype"] = "float16"
+    with pytest.raises(ArtifactError, match="takes float32 of shape .* for rows of float16"):
+        compiled({"x": np.zeros((3, 32), np.float32)})
 
 
 def test_no_rows_give_no_rows():

@@ -119,7 +119,7 @@ class CudaContext(LoweringContext):
             if value not in self.env:
                 return super()._view(value, shape)
             expr = self._first(value) if value in self.channels_last else self.env[value]
-            if dtype_of(expr) == self.half:
+            if dtype_of(expr) == self.half and value.dtype in (None, ir.DataType.FLOAT):
                 expr = self.bb.emit(relax.op.astype(expr, "float32"))
             wanted[shape] = self.reshaped(expr, shape)
         return wanted[shape]

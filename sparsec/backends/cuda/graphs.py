@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,8 @@ from sparsec.errors import DeviceError
 from sparsec.machine import tvm_runtime
 from sparsec.machine.memory import carrier
 
+CAPTURES = threading.Lock()
+"""Who waits for all of the GPU, or records, has it: CUDA fails the former while any thread records, and ends that."""
 _forks = [0]  # how many forks lie between this process and the one that imported the module
 
 
@@ -82,8 +85,8 @@ class Graph:
     def _record(self, program: Callable[..., Any], tensors: Sequence[Any]) -> object:
         """The results of the call that the graph holds."""
         graph = ctypes.c_void_p()
-        cudart.call("cudaDeviceSynchronize")  # constants may be under way on another stream
-        with tvm_ffi.use_raw_stream(tvm_ffi.device(f"cuda:{self.device}"), self._stream.value or 0):
+        with CAPTURES, tvm_ffi.use_raw_stream(tvm_ffi.device(f"cuda:{self.device}"), self._stream.value or 0):
+            cudart.call("cudaDeviceSynchronize")  # constants may be under way on another stream
             program(*tensors)  # loads the code, and leaves memory for the outputs in TVM's pool
             cudart.call("cudaStreamSynchronize", self._stream)
             cudart.call("cudaStreamBeginCapture", self._stream, cudart.OWN_CAPTURE)

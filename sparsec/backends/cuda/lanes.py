@@ -16,7 +16,7 @@ import numpy as np
 import tvm_ffi
 
 from sparsec.backends.cuda import cudart, driver
-from sparsec.backends.cuda.graphs import Made, forks, refuse_fork
+from sparsec.backends.cuda.graphs import CAPTURES, Made, forks, refuse_fork
 from sparsec.machine.memory import CUDA, Launch, Transfer
 
 
@@ -33,6 +33,8 @@ class Lane:
         weakref.finalize(self, self._made.release)
         self._stream = self._made.stream()
         self._type_of = functools.cache(tvm_ffi.dtype)
+        with CAPTURES:
+            cudart.call("cudaDeviceSynchronize")  # constants may be under way on another stream
 
     def allocate(self, nbytes: int) -> Any:  # noqa: ANN401 - TVM's tensor
         """Memory of the GPU."""
@@ -70,16 +72,16 @@ class Lane:
         refuse_fork(self._made.born)
         graph = ctypes.c_void_p()
         with tvm_ffi.use_raw_stream(tvm_ffi.device("cuda:0"), self._stream.value or 0):
-            cudart.call("cudaDeviceSynchronize")  # constants may be under way on another stream
             self._issue(work)  # loads the code, too
             cudart.call("cudaStreamSynchronize", self._stream)
-            cudart.call("cudaStreamBeginCapture", self._stream, cudart.OWN_CAPTURE)
-            try:
-                self._issue(work)
-            except BaseException:
-                self._cudart.cudaStreamEndCapture(self._stream, ctypes.byref(graph))  # it fails, too
-                raise
-            cudart.call("cudaStreamEndCapture", self._stream, ctypes.byref(graph))
+            with CAPTURES:
+                cudart.call("cudaStreamBeginCapture", self._stream, cudart.OWN_CAPTURE)
+                try:
+                    self._issue(work)
+                except BaseException:
+                    self._cudart.cudaStreamEndCapture(self._stream, ctypes.byref(graph))  # it fails, too
+                    raise
+                cudart.call("cudaStreamEndCapture", self._stream, ctypes.byref(graph))
         return Replay(self, graph, work)
 
     def replay(self, executable: ctypes.c_void_p) -> None:

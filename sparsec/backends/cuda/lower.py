@@ -83,6 +83,8 @@ def _result(returned: set[relax.Expr], context: LoweringContext, value: ir.Value
     if has_own_memory(context, expr, returned):
         return expr
     size, dtype = math.prod(context.shape(value)), dtype_of(expr)
+    if size == 0:
+        return expr
     first = context.constant(np.zeros(1, np.int32))
     copy = context.launch(copying.build(size, dtype), [context.reshaped(expr, (size,)), first], [(size, dtype)], "copy")
     return context.reshaped(copy, context.shape(value))

@@ -14,6 +14,7 @@ import tvm_ffi
 
 from sparsec.backends.cuda import cudart, driver
 from sparsec.backends.cuda.cudart import call as _cuda
+from sparsec.backends.cuda.graphs import CAPTURES
 
 REPLAYS = 10
 """Replays between two events: while one runs the next is launched, so that only the first waits for the host."""
@@ -32,8 +33,8 @@ def replay(call: Callable[[], object]) -> Callable[[], float]:
     """
     stream, *events = _handles()
     graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
-    _cuda("cudaDeviceSynchronize")  # what the call reads may be under way on another stream
-    with tvm_ffi.use_raw_stream(tvm_ffi.device("cuda:0"), stream.value or 0):
+    with CAPTURES, tvm_ffi.use_raw_stream(tvm_ffi.device("cuda:0"), stream.value or 0):
+        _cuda("cudaDeviceSynchronize")  # what the call reads may be under way on another stream
         for _ in range(WARM_UPS):
             call()
         _cuda("cudaStreamSynchronize", stream)

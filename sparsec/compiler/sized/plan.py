@@ -28,6 +28,10 @@ from sparsec.graph.sized import IM2COL, RECURRENCE, SIZED_DOMAIN, SUPPRESSION, W
 from sparsec.runtime.sized.operators import GROWS, OPERATORS, SINGLE
 
 
+NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+"""Element types that a device may store values of others in."""
+
+
 @dataclass
 class Plan:
     """The plan so far.
@@ -123,6 +127,8 @@ def write(model: ir.Model, stages: Sequence[Stage], symbols: Symbols, limits: Ma
                                 *model.graph.outputs)):
         if value not in made:
             _given(plan, value, symbols)
+    plan.fields["halves"] = {value.name: element_name(value) for stage in kept for value in stage.outputs
+                             if value.dtype in NARROW}
     return plan
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sparsec.backends.program import EMBEDDED, WORKSPACE
 from sparsec.errors import ArtifactError
+from sparsec.machine.memory import carrier, element_type
 from sparsec.runtime.sized.device_caches import Caches
-from sparsec.runtime.sized.rows import Splitter
+from sparsec.runtime.sized.rows import Splitter, Tensor
 
 Library = tuple[Any, Sequence[Mapping[str, Any]]]
 """A library, and its functions in order as the plan tells them."""
@@ -38,14 +39,40 @@ class DeviceKernels:
                  attention: Sequence[Mapping[str, Any]], half: str) -> None:
         self._stages, self.tensors, self._shared, self.attention = stages, tensors, shared, attention
         self.half = half
-        self.stage, self.between = functools.cache(self._stage), functools.cache(self._between)
+        self._calls: dict[tuple[int, int], list[Call]] = {}
+        self._functions: dict[str, Any] = {}
 
     def workspace(self, number: int, count: int) -> int:
         """Bytes that a stage needs for so many rows, beside what it reads and gives."""
         return int(self._stages[count][1][number]["calls"]["workspace"])
 
+    def stage(self, number: int, count: int, given: Sequence[Tensor], made: Sequence[Tensor]) -> list[Call]:
+        """What a stage does for a number of rows.
+
+        Raises:
+            ArtifactError: its kernels take something else than it reads and gives.
+
+        """
+        if (number, count) not in self._calls:
+            calls = self._stage(number, count, len(given))
+            tensors = [*given, *made]
+            for _, operands in calls:
+                for (place, offset), shape, dtype in operands:
+                    if place >= 0 and (offset or not _holds(tensors[place], count, shape, dtype)):
+                        raise ArtifactError(f"a kernel of stage {number} takes {dtype} of shape {shape} for rows of "
+                                            f"{tensors[place].dtype.name} {tensors[place].shape}; compile the model "
+                                            "again")
+            self._calls[number, count] = calls
+        return self._calls[number, count]
+
+    def between(self, name: str) -> Any:
+        """A kernel of run-time sizes."""
+        if name not in self._functions:
+            self._functions[name] = _function(self._shared, name)
+        return self._functions[name]
+
     def _stage(self, number: int, count: int, given: int) -> list[Call]:
-        """What a stage of so many inputs does for a number of rows."""
+        """`stage`, of so many inputs."""
         library, functions = self._stages[count]
         function = functions[number]
         constants, embedded = function["constants"], function["calls"]["embedded"]
@@ -67,10 +94,6 @@ class DeviceKernels:
         except (IndexError, TypeError) as error:
             raise ArtifactError(f"the artifact's plan contradicts itself ({error}); compile the model again") from error
 
-    def _between(self, name: str) -> Any:
-        """A kernel of run-time sizes."""
-        return _function(self._shared, name)
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -84,6 +107,7 @@ class Plan:
         outputs: the values that are outputs.
         splitter: how rows are divided.
         caches: those that one graph serves at every length, if there are such.
+        halves: the element types of values that the model itself has in half precision.
 
     """
 
@@ -94,6 +118,13 @@ class Plan:
     outputs: Sequence[str]
     splitter: Splitter
     caches: Caches | None = None
+    halves: Mapping[str | None, str] = field(default_factory=dict)
+
+
+def _holds(tensor: Tensor, count: int, shape: Sequence[int], dtype: str) -> bool:
+    """Whether so many rows are what a kernel takes."""
+    nbytes = math.prod(tensor.of_rows(count)) * tensor.dtype.itemsize
+    return carrier(dtype) == tensor.carrier and math.prod(shape) * element_type(dtype).itemsize == nbytes
 
 
 def _function(library: Any, name: str) -> Any:

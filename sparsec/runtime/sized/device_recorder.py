@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sparsec.backends.program import WORKSPACE
-from sparsec.machine.memory import Lane, Launch, element_type
-from sparsec.runtime.sized.arena import Arena
-from sparsec.runtime.sized.device_kernels import CONSTANT, Plan
+from sparsec.machine.memory import Launch, element_type
+from sparsec.runtime.sized.device_kernels import CONSTANT
 from sparsec.runtime.sized.device_recording import FLOAT, Brought, DeviceRecording, plain
 from sparsec.runtime.sized.held import Value
 from sparsec.runtime.sized.items import Item, step_of
@@ -26,8 +25,7 @@ class Recorder(DeviceRecording):
     """One call; see `device.DeviceRunner`.
 
     Args:
-        plan: of the steps.
-        lane, arena, block, pinned: as of any recording.
+        plan, lane, arena, block, pinned: as of any recording.
 
     Attributes:
         tokens: what is appended to caches.
@@ -37,10 +35,6 @@ class Recorder(DeviceRecording):
 
     tokens = 0
     natively: ClassVar[dict[str, str]] = {"rows": "_rows", "attention": "_attention", "rotary": "_rotary"}
-
-    def __init__(self, plan: Plan, lane: Lane, arena: Arena, block: Any, pinned: np.ndarray) -> None:
-        super().__init__(plan.kernels, lane, arena, block, pinned)
-        self._plan = plan
 
     def record(self, start: Mapping[str | None, Any], late: dict[str | None, Any]) -> None:
         """Take all steps; `late` has the inputs, and gets the values that differ from call to call.
@@ -141,16 +135,17 @@ class Recorder(DeviceRecording):
             self._enter(name, value)
         bases, first = [self._offset(each.array) for each in (*sources, *results)], 0
         for count in parts:
-            self._part(step["number"], count, len(given),
+            self._part(step["number"], count, given, made,
                        [base + first * width for base, width in zip(bases, widths, strict=True)])
             first += count
 
-    def _part(self, number: int, count: int, given: int, bases: Sequence[int]) -> None:
+    def _part(self, number: int, count: int, given: Sequence[Tensor], made: Sequence[Tensor],
+              bases: Sequence[int]) -> None:
         """A stage for some rows, whose inputs and outputs begin so many bytes into the block."""
         kernels = self._plan.kernels
         nbytes = kernels.workspace(number, count)
         workspace = self._arena.take(nbytes) if nbytes else 0
-        for function, operands in kernels.stage(number, count, given):
+        for function, operands in kernels.stage(number, count, given, made):
             arguments = []
             for (place, offset), shape, dtype in operands:
                 if place <= CONSTANT:

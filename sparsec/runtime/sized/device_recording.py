@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from sparsec.machine.memory import ALIGNMENT, Lane, Launch, Transfer
+from sparsec.machine.memory import ALIGNMENT, Lane, Launch, Transfer, element_type
 from sparsec.runtime.sized.arena import Arena
 from sparsec.runtime.sized.device_caches import MOST
-from sparsec.runtime.sized.device_kernels import DeviceKernels
+from sparsec.runtime.sized.device_kernels import Plan
 from sparsec.runtime.sized.held import Held, Value
 from sparsec.runtime.sized.items import Item, Unplanned
 from sparsec.runtime.sized.rows import Tensor
@@ -29,20 +29,21 @@ class PinnedFull(Exception):  # noqa: N818 - its owner takes more
 
 @dataclass(frozen=True)
 class Brought:
-    """A value of the device in pinned memory."""
+    """A value of the device in pinned memory, and its type in the model."""
 
     pinned: np.ndarray
+    dtype: np.dtype[Any]
 
     def array(self) -> np.ndarray:
-        """It in memory of its own; halves as float32."""
-        return self.pinned.astype(plain(self.pinned.dtype))
+        """It in memory of its own."""
+        return self.pinned.astype(self.dtype)
 
 
 class DeviceRecording(Held):
     """A call; the arena stands for the device's memory. Copies are those on the device of values of the processor.
 
     Args:
-        kernels: those between stages.
+        plan: of the steps.
         lane: what kernels run on.
         arena: stands for the block.
         block: the device's memory.
@@ -53,9 +54,10 @@ class DeviceRecording(Held):
 
     """
 
-    def __init__(self, kernels: DeviceKernels, lane: Lane, arena: Arena, block: Any, pinned: np.ndarray) -> None:
+    def __init__(self, plan: Plan, lane: Lane, arena: Arena, block: Any, pinned: np.ndarray) -> None:
         super().__init__(arena)
-        self._kernels, self._lane, self._block, self._pinned = kernels, lane, block, pinned
+        self._plan, self._halves, self._kernels = plan, plan.halves, plan.kernels
+        self._lane, self._block, self._pinned = lane, block, pinned
         self._begin, self._pinned_end = arena.memory.ctypes.data, 0
         self.items: list[Item] = []
         self._brought: dict[str | None, Brought] = {}
@@ -101,7 +103,7 @@ class DeviceRecording(Held):
         if not (array.flags.c_contiguous or self._copies_of(array.dtype)):  # all that lies between its ends
             pinned = self._pinned_array((_span(array),), array.dtype)
             self._work.append(Transfer(pinned, self._tensor(array), back=True))
-            self._brought[name] = Brought(as_strided(pinned, array.shape, array.strides))
+            self._brought[name] = Brought(as_strided(pinned, array.shape, array.strides), self._declared(name))
             return
         contiguous = value if array.flags.c_contiguous else self._contiguous(value)
         pinned = self._pinned_array(array.shape, array.dtype)
@@ -109,7 +111,12 @@ class DeviceRecording(Held):
             self._work.append(Transfer(pinned, self._tensor(contiguous.array), back=True))
         if contiguous is not value:
             self._forget(contiguous)
-        self._brought[name] = Brought(pinned)
+        self._brought[name] = Brought(pinned, self._declared(name))
+
+    def _declared(self, name: str) -> np.dtype[Any]:
+        """The type of a value in the model: floats that the device stores in half precision are float32 there."""
+        half = self._halves.get(name)
+        return plain(self._values[name].array.dtype) if half is None else element_type(half)
 
     def _contiguous(self, value: Value, dtype: np.dtype[Any] | None = None, more: int = 0) -> Value:
         """A copy in C order."""

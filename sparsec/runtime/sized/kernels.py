@@ -43,9 +43,7 @@ class Kernels:
                        if function["calls"] is not None), default=0)
         self._workspace = aligned((max(1, largest),), np.dtype(np.uint8))
         self._replay = _function(shared, REPLAY)
-        self.stage, self.between = functools.cache(self._stage), functools.cache(self._between)
-        self.windows = functools.cache(self._windows)
-        self.recurrence = functools.cache(self._recurrence)
+        self._blocks: dict[tuple[Any, ...], Block] = {}
 
     @property
     def members(self) -> list[int]:
@@ -65,6 +63,29 @@ class Kernels:
         block = self.stage(number, 1, (True,) * given, made)
         words = _words([1, block.address, 1, *[0] * (given + made)])
         return functools.partial(self._replay, self._share(words)), words[3:]
+
+    def stage(self, *about: Any) -> Block:
+        """`_stage`, made once."""
+        return self._once(self._stage, *about)
+
+    def windows(self, *about: Any) -> Block:
+        """`_windows`, made once."""
+        return self._once(self._windows, *about)
+
+    def between(self, *about: Any) -> Block:
+        """`_between`, made once."""
+        return self._once(self._between, *about)
+
+    def recurrence(self, *about: Any) -> Block:
+        """`_recurrence`, made once."""
+        return self._once(self._recurrence, *about)
+
+    def _once(self, make: Callable[..., Block], *about: Any) -> Block:
+        """What is made of these arguments, kept without a reference to this, so that weights go when a session does."""
+        key = make.__name__, *about
+        if key not in self._blocks:
+            self._blocks[key] = make(*about)
+        return self._blocks[key]
 
     def _stage(self, number: int, count: int, inputs: tuple[bool, ...], made: int,
                windows: tuple[tuple[int, str], ...] = ()) -> Block:
@@ -119,7 +140,6 @@ class Kernels:
         given = [Argument(0, 0, 0, (sizes,), "int64"),
                  *(Argument(1 + index, 0, 0, (UNBOUNDED,), dtype) for index, dtype in enumerate(dtypes))]
         return Block([(_function(self._shared, name), given)], len(given), self._type_of)
-
 
     def _recurrence(self, number: int, count: int, hidden: int) -> Block:
         """A recurrence for some members: its bases are sizes, inputs' share, state, cell, lengths and result."""

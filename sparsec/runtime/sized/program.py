@@ -175,7 +175,7 @@ class SizedProgram:
         runs = [None if step["op"] in ("rows", "attention", "rotary") else self._step(step, {}, None)
                 for step in self._steps]
         return Plan(kernels, self._steps, runs, self._spent, [each["value"] for each in self.outputs], self._splitter,
-                    caches_of(self._plan))
+                    caches_of(self._plan), self._plan.get("halves", {}))
 
     def _runnable(self) -> Kernels | None:
         """The kernels as blocks, None where an artifact does not tell of them."""

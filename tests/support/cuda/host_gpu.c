@@ -3,7 +3,8 @@
 //
 // - Copies from and to pinned memory happen when somebody waits for their stream, not before; those of other memory at
 //   once. A copy whose ends are not both allocated by then is an illegal address, after which every call fails.
-// - A recording takes what its stream gets and allows its thread nothing that waits or allocates; other threads go on.
+// - A recording takes what its stream gets and allows its thread nothing that waits or allocates; other threads go on,
+//   and may record as well, one stream each. Who waits for the whole device meanwhile fails and ends all recordings.
 //   Copies are among it where their memory is pinned, and happen in every replay.
 // - Handles that were destroyed are refused; what is freed while a copy still needs it is counted.
 // - Kernels are recorded and do nothing.
@@ -35,12 +36,11 @@ typedef struct { int alive; Stream *stream; size_t upto; Work *work; size_t coun
 typedef struct { char *begin; size_t size; int kind; } Block;
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static Stream legacy = {1}, *streams[4096] = {&legacy}, *capturing;
+static Stream legacy = {1}, *streams[4096] = {&legacy};
+typedef struct { Stream *stream; pthread_t thread; int mode, broken; Work *work; size_t count; } Capture;
+static Capture captures[64];
 static Block blocks[1 << 16];
-static int stream_count = 1, block_count, capture_mode, broken, sticky, freed_early;
-static Work *captured;
-static size_t captured_count;
-static pthread_t capturer;
+static int stream_count = 1, block_count, sticky, freed_early;
 static long live[KINDS], made[KINDS], copies, launches, replays;
 static size_t used_bytes, most_bytes;
 static char text[1 << 20], counted[1024];
@@ -109,30 +109,52 @@ static void put(Stream *stream, Work work) {
     if (stream->count == stream->room) stream->work = realloc(stream->work, (stream->room = 2 * stream->room + 64) * sizeof work);
     stream->work[stream->count++] = work;
 }
-static int own_capture(void) { return capturing && (capture_mode == 0 || pthread_equal(capturer, pthread_self())); }
+// The recording of a stream, of this thread, or any that is not its thread's alone.
+static Capture *capture_of(Stream *stream) {
+    for (Capture *each = captures; each < captures + 64; ++each) if (stream && each->stream == stream) return each;
+    return NULL;
+}
+static Capture *own_capture(void) {
+    for (Capture *each = captures; each < captures + 64; ++each)
+        if (each->stream && (!each->mode || pthread_equal(each->thread, pthread_self()))) return each;
+    return NULL;
+}
 
 // Whether a call that waits or allocates may be made; it ends a recording.
 static int free_call(void) {
-    if (own_capture()) broken = 1;
-    return own_capture() ? CAPTURE_UNSUPPORTED : OK;
+    Capture *own = own_capture();
+    if (own) own->broken = 1;
+    return own ? CAPTURE_UNSUPPORTED : OK;
+}
+static int wait_for_all(void) {
+    int status = OK;
+    for (Capture *each = captures; each < captures + 64; ++each)
+        if (each->stream) each->broken = 1, status = CAPTURE_UNSUPPORTED;
+    return status;
 }
 static Stream *stream_of(void *stream) { return stream ? stream : &legacy; }
 
 int host_begin(void *stream, int mode) {
     lock();
-    if (capturing || !stream) return unlock(CAPTURE_UNSUPPORTED);
-    capturing = stream, broken = 0, capture_mode = mode, capturer = pthread_self(), captured = NULL, captured_count = 0;
-    return unlock(OK);
+    if (!stream || own_capture() || capture_of(stream)) return unlock(CAPTURE_UNSUPPORTED);
+    for (Capture *each = captures; each < captures + 64; ++each)
+        if (!each->stream) {
+            *each = (Capture){stream, pthread_self(), mode};
+            return unlock(OK);
+        }
+    return unlock(NO_MEMORY);
 }
-int host_end(void **graph) {
+int host_end(void *stream, void **graph) {
     lock();
-    capturing = NULL;
-    if (!broken) {
+    Capture *own = capture_of(stream);
+    if (!own) return unlock(INVALID);
+    own->stream = NULL;
+    if (!own->broken) {
         Event *made_graph = *graph = calloc(1, sizeof(Event));
         ++live[GRAPH], ++made[GRAPH];
-        made_graph->alive = 1, made_graph->work = captured, made_graph->count = captured_count;
+        made_graph->alive = 1, made_graph->work = own->work, made_graph->count = own->count;
     }
-    return unlock(broken ? CAPTURE_INVALIDATED : OK);
+    return unlock(own->broken ? CAPTURE_INVALIDATED : OK);
 }
 
 int host_allocate(void **memory, size_t size, int kind) {
@@ -178,13 +200,16 @@ int host_copy(void *to, const void *from, size_t size, int kind, void *stream) {
     if (!where->alive) return unlock(BAD_HANDLE);
     const void *host = kind == TO_DEVICE ? from : kind == TO_HOST ? to : NULL;
     int pageable = host && !is(host, size, PINNED);
-    if (own_capture() && where == capturing && !pageable) {
-        captured = realloc(captured, (captured_count + 1) * sizeof *captured);
-        captured[captured_count++] = (Work){to, from, size, kind};
+    Capture *own = own_capture(), *recording = capture_of(where);
+    if (own && own == recording && !pageable) {
+        own->work = realloc(own->work, (own->count + 1) * sizeof *own->work);
+        own->work[own->count++] = (Work){to, from, size, kind};
         note("record", "copy", stream, 0);
         return unlock(OK);
     }
-    if (own_capture() || where == capturing) return broken = 1, unlock(CAPTURE_UNSUPPORTED);
+    if (own) own->broken = 1;
+    if (recording) recording->broken = 1;
+    if (own || recording) return unlock(CAPTURE_UNSUPPORTED);
     ++copies;
     if (!pageable) return put(where, (Work){to, from, size, kind}), unlock(OK);
     drain(where, where->count);
@@ -194,7 +219,7 @@ int host_copy(void *to, const void *from, size_t size, int kind, void *stream) {
 }
 int host_wait(void *stream, int all) {
     lock();
-    int status = free_call();
+    int status = all ? wait_for_all() : free_call();
     Stream *where = stream_of(stream);
     if (!where->alive) return unlock(BAD_HANDLE);
     if (!status) all ? drain_all() : drain(where, where->count);
@@ -308,14 +333,15 @@ int cuLaunchKernelEx(const Launch *launch, void *function, void **arguments, voi
     if (launch->shared > 48 << 10 && launch->shared > (unsigned)called->allowed) return INVALID;
     if (!threads || threads > 1024) return INVALID;
     lock();
-    if (own_capture() && capturing != launch->stream) return broken = 1, unlock(CAPTURE_IMPLICIT);
-    note(capturing && capturing == launch->stream ? "record" : "launch", called->name, launch->stream, launch->shared);
+    Capture *own = own_capture();
+    if (own && own->stream != launch->stream) return own->broken = 1, unlock(CAPTURE_IMPLICIT);
+    note(capture_of(launch->stream) ? "record" : "launch", called->name, launch->stream, launch->shared);
     return unlock(OK);
 }
 
 #else
 
-int host_begin(void *, int), host_end(void **), host_allocate(void **, size_t, int), host_free(void *);
+int host_begin(void *, int), host_end(void *, void **), host_allocate(void **, size_t, int), host_free(void *);
 int host_memory(size_t *, size_t *), host_copy(void *, const void *, size_t, int, void *), host_wait(void *, int);
 int host_make(void **, int), host_destroy(void *, int), host_record(void *, void *), host_order(void *, void *);
 int host_reach(void *), host_replay(void *, void *), host_instantiate(void **, void *);
@@ -351,7 +377,7 @@ int cudaStreamDestroy(void *stream) { return host_destroy(stream, STREAM); }
 int cudaStreamSynchronize(void *stream) { return host_wait(stream, 0); }
 int cudaStreamWaitEvent(void *stream, void *event, unsigned flags) { return host_order(stream, event); }
 int cudaStreamBeginCapture(void *stream, int mode) { return host_begin(stream, mode); }
-int cudaStreamEndCapture(void *stream, void **graph) { return host_end(graph); }
+int cudaStreamEndCapture(void *stream, void **graph) { return host_end(stream, graph); }
 int cudaGraphInstantiate(void **executable, void *graph, unsigned long long flags) {
     return host_instantiate(executable, graph);
 }
