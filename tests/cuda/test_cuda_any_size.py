@@ -186,7 +186,7 @@ def test_plans_that_kernels_contradict_are_refused():
     g.linear(g("Relu", g.linear("x", 64, 32)), 8, 64, name="y")
     compiled = Compiled(networks.symbolic(g.model({"x": (1, [1, 32])}, {"y": [1, 8]}), "rows"), "cuda-sm80")
     compiled.program._steps[0]["made"][0]["dtype"] = "float16"
-    with pytest.raises(ArtifactError, match="takes float32 of shape .* for rows of float16"):
+    with pytest.raises(ArtifactError, match=r"takes float32 of shape .* for rows of float16"):
         compiled({"x": np.zeros((3, 32), np.float32)})
 
 

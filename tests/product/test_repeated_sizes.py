@@ -1,6 +1,8 @@
 """What the first call of some sizes works out is repeated by the others, whatever came between."""
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import onnx
@@ -13,6 +15,7 @@ from sparsec.errors import InputError
 from sparsec.graph.compare import relative_error, run_onnxruntime
 from sparsec.machine.memory import ALIGNMENT
 from sparsec.runtime.sized.arena import Arena, Full
+from sparsec.runtime.sized.kernels import Kernels
 from sparsec.runtime.sized.rows import Splitter
 
 HEADER = '<ir_version: 10, opset_import: ["" : 18]>'
@@ -151,3 +154,19 @@ def test_parts_cover_all_rows_and_begin_aligned(rows, apart):
     parts = Splitter({1: 1.0, 4: 2.0, 16: 5.0, 64: 12.0}).parts(rows, apart)
     assert sum(parts[:-1]) < rows <= sum(parts)
     assert all(part % apart == 0 for part in parts[:-1])
+
+
+def test_weights_go_with_the_last_reference_to_a_session(embedded):
+    session = sparsec.InferenceSession(sparsec.compile(embedded[0], tune="off", verify=False))
+    for _ in range(2):
+        session.run(None, feeds_of(2, 9))
+    kernels = next(each for each in gc.get_objects() if isinstance(each, Kernels)
+                   and each._tensors is session._sized._tensors)
+    kernels = weakref.ref(kernels)
+    gc.disable()  # nothing refers to itself
+    try:
+        session.close()
+        del session
+        assert kernels() is None
+    finally:
+        gc.enable()

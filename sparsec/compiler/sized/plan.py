@@ -27,7 +27,6 @@ from sparsec.graph.nodes import operand, read_by
 from sparsec.graph.sized import IM2COL, RECURRENCE, SIZED_DOMAIN, SUPPRESSION, WINDOWS, WINOGRAD, Attention, Winograd
 from sparsec.runtime.sized.operators import GROWS, OPERATORS, SINGLE
 
-
 NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 """Element types that a device may store values of others in."""
 
