@@ -108,6 +108,50 @@ def test_what_no_kernel_computes_runs_on_the_processor_and_is_reported():
         Compiled(model, "cuda-sm80", strict=True)
 
 
+def backwards(g, x):
+    return g("Slice", x, *(g.constant(np.array([each])) for each in (-1, -(2**31), 1, -1)))
+
+
+def chosen(g, x):
+    return g("Gather", x, g.constant(np.array([0, -1])), axis=1)
+
+
+@pytest.mark.parametrize("change", [backwards, chosen])
+def test_moves_that_only_the_processor_does_are_reported(change):
+    g = networks.Graph()
+    g.linear(change(g, g.linear("x", 32, 32)), 8, 32, name="y")
+    model = g.model({"x": (1, ["batch", "tokens", 32])}, {"y": ["batch", "n", 8]})
+    compiled, session = Compiled(model, "cuda-sm80"), onnxruntime.InferenceSession(model.SerializeToString())
+    assert {each["operator"] for each in compiled.artifact.report["outside"]} >= {g.nodes[2].op_type}
+    for batch, tokens in ((1, 1), (2, 4), (2, 4)):
+        feeds = {"x": np.random.default_rng(tokens).standard_normal((batch, tokens, 32)).astype(np.float32)}
+        agree(compiled(feeds), session.run(None, feeds))
+    with pytest.raises(UnsupportedOperatorError, match="would run without sparsec's kernels"):
+        Compiled(model, "cuda-sm80", strict=True)
+
+
+def test_what_lies_in_any_order_is_copied():
+    g = networks.Graph()
+    x = g("Reshape", g.linear("x", 32, 32), g.constant(np.array([0, 0, 2, 2, 2, 2, 2])))
+    g("Transpose", x, perm=[6, 1, 5, 0, 3, 2, 4], name="turned")
+    model = g.model({"x": (1, ["batch", "tokens", 32])}, {"turned": [2, "tokens", 2, "batch", 2, 2, 2]})
+    compiled, session = Compiled(model, "cuda-sm80"), onnxruntime.InferenceSession(model.SerializeToString())
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 3, 32)).astype(np.float32)}
+    agree(compiled(feeds), session.run(None, feeds))
+
+
+def test_integers_of_the_device_are_copied_too():
+    g = networks.Graph()
+    best = g("ArgMax", g.linear("x", 8, 32), axis=-1)
+    g("Transpose", best, perm=[1, 0, 2], name="turned")
+    model = g.model({"x": (1, ["batch", "tokens", 32])}, {"turned": ["tokens", "batch", 1]})
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    compiled, session = Compiled(model, "cuda-sm80"), onnxruntime.InferenceSession(model.SerializeToString())
+    assert not compiled.artifact.report["outside"]
+    feeds = {"x": np.random.default_rng(0).standard_normal((3, 5, 32)).astype(np.float32)}
+    assert (compiled(feeds)[0] == session.run(None, feeds)[0]).mean() > 0.8  # near ties are rounded otherwise
+
+
 def rotating(heads=2, depth=16):
     """One layer of attention over the tokens up to each, whose queries and keys are rotated by their places."""
     g, width = networks.Graph(), heads * depth
@@ -187,6 +231,9 @@ def test_plans_that_kernels_contradict_are_refused():
     compiled = Compiled(networks.symbolic(g.model({"x": (1, [1, 32])}, {"y": [1, 8]}), "rows"), "cuda-sm80")
     compiled.program._steps[0]["made"][0]["dtype"] = "float16"
     with pytest.raises(ArtifactError, match=r"takes float32 of shape .* for rows of float16"):
+        compiled({"x": np.zeros((3, 32), np.float32)})
+    compiled.program._steps[0]["given"][0]["shape"] = [16]
+    with pytest.raises(InputError, match="'x' of shape \\(3, 32\\) has not the 3 rows"):
         compiled({"x": np.zeros((3, 32), np.float32)})
 
 

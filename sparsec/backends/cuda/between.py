@@ -14,6 +14,8 @@ from sparsec.kernels.cuda.attention_params import AttentionParams, reject, tiled
 from sparsec.kernels.emit.projection import Projection
 from sparsec.target import Target
 
+BITS = ("uint8", "uint16", "uint32", "uint64")
+"""As which what is not converted is copied, by its size."""
 QUERIES = (16, 64)
 """Queries of a block: those for the fewest, as in decoding, and for many."""
 
@@ -29,7 +31,8 @@ def build(attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]]
 
     """
     floats = (half, "float32")
-    kernels = {f"copy_{source}_{to}": sized_copy.build(source, to) for source, to in product(floats, repeat=2)}
+    kernels = {f"copy_{source}_{to}": sized_copy.build(source, to) for source, to in (floats, floats[::-1])}
+    kernels |= {f"copy_{bits}": sized_copy.build(bits, bits) for bits in BITS}
     kernels |= {f"append_{source}": sized_copy.build(source, half, behind=True) for source in floats if caches}
     kernels |= {f"rotary{number}": sized_rotary.build(depth, half, both=both)
                 for number, (depth, both) in enumerate(rotations)}

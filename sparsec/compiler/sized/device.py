@@ -8,8 +8,10 @@ stages run on the processor, to which their inputs are brought, and are reported
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from sparsec.compiler.report import Outside
@@ -22,7 +24,7 @@ from sparsec.graph.annotations import HALF
 from sparsec.graph.guards import guards, is_select
 from sparsec.graph.nodes import node_name, operator_of
 from sparsec.runtime.sized.device_caches import caches_of
-from sparsec.runtime.sized.viewing import VIEWS
+from sparsec.runtime.sized.viewing import VIEWS, looks
 
 KERNELS = (ATTENTION, ROTARY)
 """Operators between stages that have kernels of run-time sizes on a device."""
@@ -61,17 +63,29 @@ def refuse_branches(graph: ir.Graph, plan: Plan, target: str) -> None:
 def left_to_processor(plan: Plan) -> list[Outside]:
     """The steps that run on the processor between those of the device."""
     found = caches_of(plan.fields)
-    return list(_between(plan.stages, set() if found is None else {cache.present for cache in found.each}))
+    return list(_between(plan, set() if found is None else {cache.present for cache in found.each}))
 
 
-def _between(stages: Sequence[Stage], presents: Collection[str]) -> Iterator[Outside]:
+def _between(plan: Plan, presents: Collection[str]) -> Iterator[Outside]:
     there: set[ir.Value] = set()
-    for stage in stages:
+    known: dict[str | None, Any] = {name: plan.arrays[number] for name, number in plan.fields["constants"].items()}
+    known |= {name: np.ones((1,) * each["rank"]) for name, each in plan.fields["sizes"].items()}
+    for stage in plan.stages:
         if isinstance(stage, RowStage) or stage.op_type in KERNELS or stage.outputs[0].name in presents:
             there.update(stage.outputs)
-        elif not there.isdisjoint(value for value in stage.inputs if value is not None):
-            if operator_of(stage) in VIEWS:
-                there.update(stage.outputs)
-            else:
-                yield Outside(node_name(stage), stage.op_type, "the processor computes it where the run tells the "
-                              "sizes, and its inputs are brought there; fixed sizes have kernels")
+        elif there.isdisjoint(value for value in stage.inputs if value is not None):
+            if all(value is None or value.name in known for value in stage.inputs):  # it follows from sizes
+                known |= {value.name: np.ones((1,) * len(value.shape or ())) for value in stage.outputs}
+        elif _looks(stage, there, known):
+            there.update(stage.outputs)
+        else:
+            yield Outside(node_name(stage), stage.op_type, "the processor computes it where the run tells the sizes, "
+                          "and its inputs are brought there; fixed sizes have kernels")
+
+
+def _looks(node: ir.Node, there: Collection[ir.Value], known: Mapping[str | None, Any]) -> bool:
+    """Whether a node only looks at a value of the device, in a way that follows from sizes."""
+    first, *others = node.inputs
+    if first not in there or not all(each is None or each.name in known for each in others):
+        return False
+    return looks(operator_of(node), [None if each is None else known[each.name] for each in others])

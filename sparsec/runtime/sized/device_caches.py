@@ -27,8 +27,8 @@ GROWTH = 4
 """How many times as large they become when they are too small."""
 RANK, LENGTH = 4, 2
 """Dimensions of a cache (batch, groups, length, depth), and the one that grows."""
-MOST = (1 << 31) - 1
-"""Elements that kernels of run-time sizes number."""
+MOST = (1 << 31) - (1 << 10)
+"""Elements that kernels of run-time sizes number: threads of their last block are numbered beyond."""
 CHUNK = 16
 """Bytes of which a head's features are a multiple."""
 

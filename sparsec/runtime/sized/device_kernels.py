@@ -66,9 +66,17 @@ class DeviceKernels:
         return self._calls[number, count]
 
     def between(self, name: str) -> Any:
-        """A kernel of run-time sizes."""
+        """A kernel of run-time sizes.
+
+        Raises:
+            ArtifactError: the artifact has none of the name.
+
+        """
         if name not in self._functions:
-            self._functions[name] = _function(self._shared, name)
+            try:
+                self._functions[name] = _function(self._shared, name)
+            except AttributeError as error:
+                raise ArtifactError(f"the artifact has no kernel '{name}'; compile the model again") from error
         return self._functions[name]
 
     def _stage(self, number: int, count: int, given: int) -> list[Call]:

@@ -13,9 +13,9 @@ from sparsec.machine.memory import Launch, element_type
 from sparsec.runtime.sized.device_kernels import CONSTANT
 from sparsec.runtime.sized.device_recording import FLOAT, Brought, DeviceRecording, plain
 from sparsec.runtime.sized.held import Value
-from sparsec.runtime.sized.items import Item, step_of
+from sparsec.runtime.sized.items import step_of
 from sparsec.runtime.sized.rows import Tensor
-from sparsec.runtime.sized.viewing import VIEWS
+from sparsec.runtime.sized.viewing import looks
 
 CHUNK = 16
 """Bytes at a multiple of which what a kernel of attention copies begins."""
@@ -74,16 +74,17 @@ class Recorder(DeviceRecording):
 
     def _is_there(self, step: Mapping[str, Any]) -> bool:
         """Whether a step looks at a value of the device, with all else known."""
+        if not step["inputs"]:
+            return False
         first, *rest = (self._values[name] for name in step["inputs"])
-        return step["op"] in VIEWS and first.root is not None and all(each.fixed for each in rest)
+        known = first.root is not None and all(each.fixed for each in rest)
+        return known and looks(step["op"], [each.array for each in rest])
 
     def _view(self, step: Mapping[str, Any], run: Callable[..., Any]) -> bool:
         """Enter a step's results as views of the device's memory, of a copy of its input if need be."""
         name, *rest = step["inputs"]
         value, others = self._values[name], [self._values[each].array for each in rest]
         for copied in (False, True):
-            if copied and not self._copies_of(value.array.dtype):
-                break
             source = self._contiguous(value) if copied else value
             results = run([source.array, *others])
             if all(np.may_share_memory(each, self._arena.memory) for each in results):
@@ -100,11 +101,9 @@ class Recorder(DeviceRecording):
         for name, value in zip(step["inputs"], given, strict=True):
             if value.root is not None:
                 self._bring(name)
-        if any(value.root is not None for value in given):
-            self._flush()
-            for name in step["inputs"]:
-                if name in self._brought:
-                    self._do(_told(name, self._brought[name]))
+        for name, value in zip(step["inputs"], given, strict=True):
+            if value.root is not None:
+                self._tell(name)
         names = tuple(zip(step["inputs"], [value.array if value.fixed else None for value in given], strict=True))
         results = run([self._late[name] if array is None and name in self._late else array for name, array in names])
         fixed = all(value.fixed for value in given)
@@ -127,7 +126,7 @@ class Recorder(DeviceRecording):
         parts = self._plan.splitter.parts(rows)
         widths = [0 if each.whole else each.dtype.itemsize * math.prod(each.shape) for each in (*given, *made)]
         padded = [(sum(parts) - rows) * width for width in widths]
-        sources = [self._source(name, tensor, more)
+        sources = [self._source(name, tensor, rows, more)
                    for name, tensor, more in zip(step["inputs"], given, padded, strict=False)]
         results = [self._piece((*lead, *tensor.shape), tensor.dtype, more)
                    for tensor, more in zip(made, padded[len(given):], strict=True)]
@@ -231,11 +230,3 @@ class Recorder(DeviceRecording):
         if value.array.dtype != FLOAT or min(value.array.strides, default=0) < 0:
             value = self._kept_copy(name, value, FLOAT)
         return np.broadcast_to(value.array, shape)
-
-
-def _told(name: str | None, brought: Brought) -> Item:
-    """Enters what was brought among the values."""
-    def tell(values: dict[str | None, Any]) -> None:
-        values[name] = brought.array()
-
-    return tell

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from sparsec.machine.memory import ALIGNMENT, Lane, Launch, Transfer, element_type
 from sparsec.runtime.sized.arena import Arena
@@ -61,6 +60,7 @@ class DeviceRecording(Held):
         self._begin, self._pinned_end = arena.memory.ctypes.data, 0
         self.items: list[Item] = []
         self._brought: dict[str | None, Brought] = {}
+        self._told: set[str | None] = set()  # what was brought and entered among the values
         self._work: list[Launch | Transfer] = []
         self._late: dict[str | None, Any] = {}
 
@@ -71,22 +71,29 @@ class DeviceRecording(Held):
         value = self._copies.get(name, self._values[name])
         return value if value.root is not None else self._sent(name, more)
 
-    def _sent(self, name: str, more: int) -> Value:
-        """A value of the processor, which every call sends."""
+    def _sent(self, name: str, more: int, dtype: np.dtype[Any] | None = None) -> Value:
+        """A value of the processor, or one that has been brought there, which every call sends."""
         value = self._values[name]
         array = np.asarray(value.array)
-        pinned = self._pinned_array(array.shape, array.dtype)
-        self._do(_sending(None if value.late else array, name, pinned))
-        piece = self._piece(array.shape, array.dtype, more)
+        pinned = self._pinned_array(array.shape, array.dtype if dtype is None else dtype)
+        self._do(_sending(array if value.fixed else None, name, pinned))
+        piece = self._piece(array.shape, pinned.dtype, more)
         if pinned.nbytes:
             self._work.append(Transfer(pinned, self._tensor(piece.array), back=False))
         self._keep(name, piece)
         return piece
 
-    def _source(self, name: str, tensor: Tensor, more: int) -> Value:
-        """An input of a stage: rows one behind the other, with room for rows that nobody wants."""
+    def _source(self, name: str, tensor: Tensor, rows: int, more: int) -> Value:
+        """An input of a stage: rows one behind the other, with room for rows that nobody wants.
+
+        Raises:
+            ValueError: it has another number of rows.
+
+        """
         value = self._there(name, more)
         array = value.array
+        if array.size != math.prod(tensor.of_rows(rows)):
+            raise ValueError(f"'{name}' of shape {array.shape} has not the {rows} rows that are computed with it")
         if array.dtype == tensor.dtype and array.flags.c_contiguous and value.root is not None:
             offset = self._offset(array)
             room = self._arena.room_behind(value.root) - (offset - value.root)
@@ -100,11 +107,6 @@ class DeviceRecording(Held):
             return
         value = self._values[name]
         array = value.array
-        if not (array.flags.c_contiguous or self._copies_of(array.dtype)):  # all that lies between its ends
-            pinned = self._pinned_array((_span(array),), array.dtype)
-            self._work.append(Transfer(pinned, self._tensor(array), back=True))
-            self._brought[name] = Brought(as_strided(pinned, array.shape, array.strides), self._declared(name))
-            return
         contiguous = value if array.flags.c_contiguous else self._contiguous(value)
         pinned = self._pinned_array(array.shape, array.dtype)
         if pinned.nbytes:
@@ -122,26 +124,44 @@ class DeviceRecording(Held):
         """A copy in C order."""
         array = value.array
         copy = self._piece(array.shape, array.dtype if dtype is None else dtype, more)
-        if array.size:
-            axes = [axis for axis, size in enumerate(array.shape) if size > 1]
-            sizes = _merged([(array.shape[axis], array.strides[axis] // array.itemsize,
-                              copy.array.strides[axis] // copy.array.itemsize) for axis in axes])
-            if len(sizes) > RANK:
-                raise ValueError(f"an array of shape {array.shape} lies in an order that no kernel copies")
-            sizes = [(1, 0, 0)] * (RANK - len(sizes)) + sizes
-            self._between(f"copy_{array.dtype.name}_{copy.array.dtype.name}", [array, copy.array],
-                          [numbers[what] for what in range(3) for numbers in sizes])
+        if array.dtype == copy.array.dtype:
+            bits = np.dtype(f"uint{8 * array.itemsize}")
+            self._copying(f"copy_{bits.name}", array.view(bits), copy.array.view(bits))
+        else:
+            self._copying(f"copy_{array.dtype.name}_{copy.array.dtype.name}", array, copy.array)
         return copy
 
-    def _copies_of(self, dtype: np.dtype[Any]) -> bool:
-        """Whether there are kernels that copy such elements."""
-        return FLOAT in (dtype, plain(dtype))
+    def _copying(self, name: str, array: np.ndarray, copy: np.ndarray) -> None:
+        """The kernel that copies an array, perhaps once for each of its parts."""
+        if not array.size:
+            return
+        axes = [axis for axis, size in enumerate(array.shape) if size > 1]
+        sizes = _merged([(array.shape[axis], array.strides[axis] // array.itemsize,
+                          copy.strides[axis] // copy.itemsize) for axis in axes])
+        if len(sizes) > RANK:
+            for part, to in zip(array, copy, strict=True):
+                self._copying(name, part, to)
+            return
+        sizes = [(1, 0, 0)] * (RANK - len(sizes)) + sizes
+        self._between(name, [array, copy], [numbers[what] for what in range(3) for numbers in sizes])
 
     def _kept_copy(self, name: str, value: Value, dtype: np.dtype[Any], more: int = 0) -> Value:
-        """A copy of a value that stands for it from now on."""
-        copy = self._contiguous(value, dtype, more)
-        self._keep(name, copy)
-        return copy
+        """A copy of a value that stands for it from now on; what no kernel converts, the processor does."""
+        if value.array.dtype == dtype or {value.array.dtype, dtype} == {FLOAT, element_type(self._kernels.half)}:
+            copy = self._contiguous(value, dtype, more)
+            self._keep(name, copy)
+            return copy
+        if self._values[name].root is not None:
+            self._bring(name)
+            self._tell(name)
+        return self._sent(name, more, dtype)
+
+    def _tell(self, name: str) -> None:
+        """Enter what was brought among the values, once."""
+        if name not in self._told:
+            self._flush()
+            self._told.add(name)
+            self._do(_telling(name, self._brought[name]))
 
     # Memory
 
@@ -170,7 +190,9 @@ class DeviceRecording(Held):
 
     def _tensor(self, array: np.ndarray) -> Any:
         """What lies between the first and the last element of an array, as a flat tensor."""
-        return self._lane.view(self._block, self._offset(array), (_span(array),), array.dtype.name)
+        if (span := _span(array)) > MOST:
+            raise ValueError(f"an array of shape {array.shape} lies among more elements than kernels number")
+        return self._lane.view(self._block, self._offset(array), (span,), array.dtype.name)
 
     # Work
 
@@ -207,6 +229,14 @@ def _sending(source: np.ndarray | None, name: str, pinned: np.ndarray) -> Item:
         pinned[...] = found
 
     return send
+
+
+def _telling(name: str, brought: Brought) -> Item:
+    """Enters what was brought among the values."""
+    def tell(values: dict[str | None, Any]) -> None:
+        values[name] = brought.array()
+
+    return tell
 
 
 def plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
