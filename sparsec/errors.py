@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 ALSO_CALLED = {"cuda": "cuda-sm80", "gpu": "cuda-sm80", "nvidia": "cuda-sm80", "arm": "cpu-neon"}
 """What people call targets, which are not near by their letters."""
@@ -60,7 +60,16 @@ class ShapeError(SparsecError):
 
 
 class UnsupportedOperatorError(SparsecError):
-    """One or more nodes cannot be lowered for the target; lists every node with operator and opset."""
+    """One or more nodes cannot be lowered for the target; lists every node with operator and opset.
+
+    Attributes:
+        nodes: the reason by the name of each node that the target has no implementation for.
+
+    """
+
+    def __init__(self, message: str, nodes: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.nodes = dict(nodes or {})
 
 
 class InputError(SparsecError):

@@ -30,7 +30,7 @@ from sparsec.graph.annotations import NARROW, OUTSIDE
 from sparsec.graph.large import forget, is_large
 from sparsec.graph.metadata import metadata_of
 from sparsec.graph.nodes import node_name
-from sparsec.graph.shapes import static_shape
+from sparsec.graph.shapes import SIZED_BY_VALUES, static_shape
 from sparsec.graph.sized import SUPPRESSION
 from sparsec.graph.sizes import bound_dims, fixed, is_fixed, ranges
 from sparsec.machine.turns import one_at_a_time
@@ -80,7 +80,7 @@ def compile_one(model: reader.Source, options: CompileOptions, spared: Spared) -
     simplified = simplify(model, options, announce=announce, symbolic=options.backend.sized, spared=spared)
     if any(static_shape(value) is None for value in simplified.graph.graph.inputs):
         return _compile_sized(model, options, simplified)
-    if parts := split(simplified.graph):
+    if parts := split(simplified.graph, spared):
         return _compile_stages(model, options, simplified, parts)
     prepared = specialise(simplified, options, divided=True)
     outside = _outside(prepared)
@@ -106,7 +106,7 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
                     stages: Sequence[Stage]) -> Artifact:
     """The artifact of a model with sizes that only the run tells: its static stages are compiled one by one."""
     job = simplified.job
-    if not options.backend.sized or options.backend.device:
+    if not options.backend.sized:
         raise UnsupportedOperatorError(f"sizes in the model are known at run time only, and target '{job.target.name}' "
                                        "needs static ones; compile for a cpu")
     precision = None if options.precision in INTEGERS else options.precision
@@ -115,15 +115,22 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
                            tune_seconds=options.tune_seconds / len(stages))
     parts = [_with_rows(stage, part_options) if stage.interpreted else compile_one(stage.model, part_options)
              for stage in stages]
+    lacking = {node_name(node) for node in simplified.graph.graph if simplified.context.spared.why_interpreted(node)}
     outside = [Outside(node.name, node.op_type, REASON) for stage, part in zip(stages, parts, strict=True)
-               if part is None for node in stage.model.graph.node if node.op_type in WEIGHTED]
+               if part is None for node in stage.model.graph.node
+               if node.op_type in WEIGHTED and node.name not in lacking]
     outside += [Outside(row["layer"], row["operator"], row["reason"]) for part in parts if part is not None
                 for row in part.report["outside"]]
-    interpreted = interpreted_in(simplified.graph.graph)
+    device = options.backend.device
+    kept = {node.name for stage, part in zip(stages, parts, strict=True) if stage.interpreted and part is not None
+            for node in stage.model.graph.node if node.op_type not in SIZED_BY_VALUES}  # of which a part tells itself
+    interpreted = [(node, reason) for node, reason in interpreted_in(
+        simplified.graph.graph, simplified.context.spared, device) if node_name(node) not in kept or not device]
     outside += [each for node, _ in interpreted for each in in_bodies(node)]
-    if options.strict and outside:
-        _refuse(outside)
-    outside += [Outside(node_name(node), node.op_type, reason) for node, reason in interpreted]
+    without_kernels = [Outside(node_name(node), node.op_type, reason) for node, reason in interpreted]
+    if options.strict and (refused := (*outside, *without_kernels) if device else outside):
+        _refuse(refused)
+    outside += without_kernels
     report = CompileReport(metadata=metadata_of(simplified.graph), precision=job.precision, optimize=options.optimize,
                            codec=options.codec,
                            rates=job.calibration.source, layers=(), outside=tuple(outside), batch=None,
@@ -145,7 +152,7 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
 
 def _with_rows(stage: Stage, options: CompileOptions) -> Artifact | None:
     """The artifact of a stage of computed sizes that has kernels: of rows, as those of experts, or NMS; else None."""
-    if not has_kernels(stage):
+    if not has_kernels(stage, options.backend.device):
         return None
     artifact = _compile_sized(stage.model, options, simplify(stage.model, options, symbolic=True))
     if not artifact.report["layers"] and not any(node.op_type == SUPPRESSION for node in stage.model.graph.node):

@@ -1,8 +1,9 @@
 """A model with sizes that only the run tells, in stages: static parts are compiled, what is between is interpreted.
 
 An operator whose output's size depends on values (NonZero, NonMaxSuppression, Unique, Compress, TopK of a computed k,
-Range, …) ends a compiled part, and so does a loop of a computed number of trips, of none or of thousands. What depends
-on such a size is interpreted until shapes are static again; there the next compiled part begins.
+Range, …) ends a compiled part, and so do a loop of a computed number of trips, of none or of thousands, and what the
+target has no implementation for. What depends on such a size is interpreted until shapes are static again; there the
+next compiled part begins.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from sparsec.graph.nodes import bodies, node_name, read_by
 from sparsec.graph.sequences import of_the_run
 from sparsec.graph.shapes import SIZED_BY_VALUES, static_shape
 from sparsec.graph.sized import SUPPRESSION
+from sparsec.passes.context import NOTHING, Spared
+from sparsec.runtime.evaluator import knows
 from sparsec.runtime.sized.operators import OPERATORS
 
 VIEWS = ("Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
@@ -61,15 +64,15 @@ class Stage:
         return [value.name for value in self.model.graph.output]
 
 
-def split(model: ir.Model) -> list[Stage]:
-    """The stages of a graph of ONNX's operators, in the order of running; empty where all of it is static.
+def split(model: ir.Model, spared: Spared = NOTHING) -> list[Stage]:
+    """The stages of a graph of ONNX's operators, in the order of running; empty where nothing is interpreted.
 
     Raises:
         UnsupportedOperatorError: an interpreted node is none of ONNX's.
 
     """
     nodes = list(model.graph)
-    numbers = _numbers(nodes)
+    numbers = _numbers(nodes, spared)
     if not any(number % 2 for number in numbers):
         return []
     endless = [f"'{node_name(node)}' ({node.op_type})" for node in nodes if INTERPRETED < unrolled(node) < math.inf]
@@ -88,12 +91,22 @@ def split(model: ir.Model) -> list[Stage]:
     return [_stage(model, nodes, numbers, number) for number in sorted(set(numbers))]
 
 
-def interpreted_in(graph: ir.Graph) -> list[tuple[ir.Node, str]]:
-    """The nodes that are interpreted, with the reason; without those with a kernel, or a function on numpy."""
+def interpreted_in(graph: ir.Graph, spared: Spared = NOTHING, device: str = "") -> list[tuple[ir.Node, str]]:
+    """The nodes that are interpreted, with the reason; without those with a kernel, or a function on numpy.
+
+    Where the rest of the model runs on a device, that is all of them, but for views of what others make.
+    """
     nodes = list(graph)
-    return [(node, SIZED_REASON if node.op_type in SIZED_BY_VALUES else BEHIND_REASON)
-            for node, number in zip(nodes, _numbers(nodes), strict=True)
-            if number % 2 and node.op_type not in (*OPERATORS, SUPPRESSION)]
+    quick = VIEWS if device else (*OPERATORS, SUPPRESSION)
+    return [(node, _why(node, spared)) for node, number in zip(nodes, _numbers(nodes, spared), strict=True)
+            if number % 2 and (node.op_type not in quick or spared.why_interpreted(node) is not None)]
+
+
+def _why(node: ir.Node, spared: Spared) -> str:
+    """Why a node is interpreted."""
+    if (lacking := spared.why_interpreted(node)) is not None:
+        return f"{lacking}; the processor interprets it"
+    return SIZED_REASON if node.op_type in SIZED_BY_VALUES else BEHIND_REASON
 
 
 def _named_again(graph: ir.Graph, index: int, value: ir.Value) -> ir.Node:
@@ -105,12 +118,13 @@ def _named_again(graph: ir.Graph, index: int, value: ir.Value) -> ir.Node:
     return node
 
 
-def _numbers(nodes: Sequence[ir.Node]) -> list[int]:
+def _numbers(nodes: Sequence[ir.Node], spared: Spared) -> list[int]:
     """The stage of every node: even ones are compiled, odd ones interpreted, as late as their inputs ask for."""
     stage: dict[ir.Value, int] = {}
     numbers = []
     for node in nodes:
-        kind = int(is_dynamic(node))
+        kind = int(is_dynamic(node) or (spared.why_interpreted(node) is not None and not node.domain
+                                         and knows(node.op_type)))
         before = max((stage.get(value, 0) for value in read_by(node)), default=0)
         number = before if before % 2 == kind else before + 1
         numbers.append(number)
@@ -174,14 +188,19 @@ def _stage(model: ir.Model, nodes: Sequence[ir.Node], numbers: Sequence[int], nu
     return Stage(bool(number % 2), onnx.helper.make_model(graph, opset_imports=imports, ir_version=model.ir_version))
 
 
-def has_kernels(stage: Stage) -> bool:
-    """Whether an interpreted stage of tensors of known ranks may have products with constant weights, or NMS."""
+def has_kernels(stage: Stage, device: str) -> bool:
+    """Whether an interpreted stage of tensors of known ranks may have products with constant weights, or NMS.
+
+    A device of its own has no kernel of NMS, so that a stage with one is interpreted.
+    """
     graph = stage.model.graph
     constants = {tensor.name for tensor in graph.initializer}
     tensors = all(value.type.HasField("tensor_type") and value.type.tensor_type.HasField("shape")
                   for value in (*graph.input, *graph.output))
-    return tensors and any((node.op_type in WEIGHTED and node.input[1] in constants) or node.op_type == SUPPRESSION
-                           for node in graph.node)
+    operators = {node.op_type for node in graph.node if node.op_type not in WEIGHTED or node.input[1] in constants}
+    if device and SUPPRESSION in operators:
+        return False
+    return tensors and not operators.isdisjoint((*WEIGHTED, SUPPRESSION))
 
 
 def program(model: ir.Model, stages: Sequence[Stage], interpreted: Sequence[bool], parts: Iterable[bytes]) -> Program:

@@ -13,15 +13,32 @@ from sparsec.target import Target
 
 @dataclass(frozen=True)
 class Spared:
-    """What a model is compiled without, as it has failed: nodes that stay ONNX's, and passes; each with the reason."""
+    """What a model is compiled without, as it has failed; each with the reason.
+
+    Attributes:
+        nodes: those that stay ONNX's.
+        passes: those that are left out.
+        interpreted: nodes that the target cannot run.
+
+    """
 
     nodes: Mapping[str, str] = field(default_factory=dict)
     passes: Mapping[str, str] = field(default_factory=dict)
+    interpreted: Mapping[str, str] = field(default_factory=dict)
 
     def reason(self, node: ir.Node) -> str | None:
         """Why a node, or what it became before, is left alone; None where it is not spared."""
-        name = node_name(node)
-        return next((why for each, why in self.nodes.items() if each == name or each.startswith(f"{name}.")), None)
+        return _of(node, self.nodes)
+
+    def why_interpreted(self, node: ir.Node) -> str | None:
+        """Why a node is interpreted that the target could run by its sizes; None where it is not."""
+        return _of(node, self.interpreted)
+
+
+def _of(node: ir.Node, reasons: Mapping[str, str]) -> str | None:
+    """The reason that is known of a node, or of what it became before."""
+    name = node_name(node)
+    return next((why for each, why in reasons.items() if each == name or each.startswith(f"{name}.")), None)
 
 
 NOTHING = Spared()

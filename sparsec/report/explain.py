@@ -221,7 +221,8 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
              for note in report.notes]
     notes += [Outside(node.name or node.op_type, reason, node.op_type) for node in nodes
               if (reason := prepared.backend.outside(node))]
-    notes += [Outside(node_name(node), reason, node.op_type) for node, reason in interpreted_in(nodes)]
+    notes += [Outside(node_name(node), reason, node.op_type)
+              for node, reason in interpreted_in(nodes, device=prepared.backend.device)]
     return Explanation(
         target=job.target.name, threads=threads, precision=job.precision, machine=job.calibration.source,
         layers=tuple(layers), total=_total(layers), network_us=_network_us(prepared), between=_between(prepared),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.ops import load_op
 
 from sparsec.runtime.interpreted import OPERATORS
 from sparsec.runtime.sized import operators
@@ -21,6 +22,15 @@ SINCE = 13
 Values = dict[str, Any]
 Step = Callable[[Sequence[Any], Values], Sequence[Any]]
 """From what a node reads, and all values so far, to what it gives."""
+
+
+def knows(operator: str) -> bool:
+    """Whether an operator of ONNX's has an implementation."""
+    try:
+        load_op("", operator)
+    except (NotImplementedError, RuntimeError, ValueError):
+        return False
+    return True
 
 
 class Evaluator:

@@ -78,7 +78,8 @@ class InferenceSession:
         self._entry, self._parts, self._target = manifest.entry, manifest.parts, manifest.target
         with gate:
             self._workers = tvm_runtime.workers(self.threads) if self.threads > 1 else None  # while the session is open
-            self._memory, self._staged = memory_of(artifact), manifest.entry == STAGES
+            self._staged = manifest.entry == STAGES
+            self._memory = HOST if self._staged else memory_of(artifact)  # stages bring their results there
             self._fetch: Callable[..., np.ndarray] = self._memory.fetch
             self._get_item: Callable[..., Any] = tvm_runtime.load().get_item
             self._sized: SizedProgram | None = None

@@ -297,9 +297,20 @@ def test_rows_that_values_choose_have_kernels():
         agrees(proto, artifact, {"x": np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32), "c": c})
 
 
-def test_gpus_need_static_sizes():
+def test_accelerators_need_static_sizes():
     with pytest.raises(UnsupportedOperatorError, match="compile for a cpu"):
-        sparsec.compile(text("non-zero"), "cuda-sm80", tune="off")
+        sparsec.compile(text("non-zero"), "eie", tune="off")
+
+
+def test_rows_that_values_choose_behind_a_batch_of_one_have_kernels():
+    proto = model("g (float[50,16] x, bool[50] c) => (float[1,n,8] y) <int64[1] axis, float[16,32] w, float[32,8] v> {"
+                  "a = Compress<axis=0>(x, c) b = Unsqueeze(a, axis) h = MatMul(b, w) r = Relu(h) y = MatMul(r, v) }",
+                  18, axis=[0])
+    artifact = sparsec.compile(proto, tune="off", strict=True)
+    assert {row["operator"] for row in artifact.report["layers"]} == {"MatMul"}
+    for chosen in ([], [3], range(50)):
+        x = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
+        agrees(proto, artifact, {"x": x, "c": np.isin(np.arange(50), list(chosen))})
 
 
 def test_stages_are_valid_models():

@@ -17,7 +17,7 @@ from sparsec.backends.program import TensorSpec
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.errors import UnsupportedOperatorError, counted
 from sparsec.graph.interface import input_names, output_names
-from sparsec.graph.nodes import operator_of
+from sparsec.graph.nodes import node_name, operator_of
 from sparsec.target import Target
 
 
@@ -87,7 +87,7 @@ def emit_function(context: LoweringContext, name: str, part: Part, opsets: Mappi
 
 def _lower_nodes(context: LoweringContext, nodes: Sequence[ir.Node], opsets: Mapping[str, int]) -> None:
     """Lower every node in order; nodes behind a refused one are not reported, as nothing is known of their inputs."""
-    refused: list[str] = []
+    refused: dict[str, tuple[str, str]] = {}
     missing: set[ir.Value] = set()
     for node in nodes:
         context.node = node
@@ -97,11 +97,12 @@ def _lower_nodes(context: LoweringContext, nodes: Sequence[ir.Node], opsets: Map
                 continue
             except UnsupportedOperatorError as error:
                 opset = opsets.get(node.domain, "none")
-                refused.append(f"node '{node.name}': {operator_of(node)} (opset {opset}): {error}")
+                refused[node_name(node)] = f"{operator_of(node)} (opset {opset})", str(error)
         missing.update(node.outputs)
     if refused:
+        listed = "; ".join(f"node '{name}': {operator}: {reason}" for name, (operator, reason) in refused.items())
         raise UnsupportedOperatorError(f"{counted(len(refused), 'node')} cannot be lowered for {context.target.name}: "
-                                       + "; ".join(refused))
+                                       f"{listed}", {name: reason for name, (_, reason) in refused.items()})
 
 
 def has_own_memory(context: LoweringContext, expr: relax.Expr, returned: set[relax.Expr]) -> bool:

@@ -30,16 +30,20 @@ WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a node's values: the leading dimensions of each. Equal ones are as many, in the same order."""
+    """The rows of a node's values: the leading dimensions of each. Equal ones are as many, in the same order.
+
+    Where values choose how many there are, equal ones have the same dimensions, too, which nothing else could tell.
+    """
 
     lead: Shape = field(compare=False)
     count: Size
+    untold: Shape = ()
 
     @classmethod
     def of(cls, shape: Shape) -> Self:
         """The rows of a value of some shape."""
         lead = leading(shape)
-        return cls(lead, product(lead))
+        return cls(lead, product(lead), () if all(size.known for size in lead) else lead)
 
     @property
     def rank(self) -> int:
@@ -146,9 +150,8 @@ def _rows(node: ir.Node, symbols: Symbols, fixed: set[ir.Value]) -> Rows | None:
         return None
     rows = Rows.of(out)
     rank, lead = rows.rank, rows.lead
-    told_by_inputs = all(size.known for size in lead)
-    if rank == 0 or any(size.number == 0 for size in out) or (rank > 1 and not told_by_inputs):
-        return None  # nothing could tell the shape of rows that values choose in other dimensions
+    if rank == 0 or any(size.number == 0 for size in out):
+        return None
     single = SINGLE.get(node.op_type, ())
     known = [value is None or value in fixed or (index in single and is_single(shape))
              for index, (value, shape) in enumerate(zip(node.inputs, shapes, strict=True))]
@@ -157,7 +160,7 @@ def _rows(node: ir.Node, symbols: Symbols, fixed: set[ir.Value]) -> Rows | None:
         if value is None or known[index] or index in told:
             continue
         same = shape is not None and leading(shape) and (leading(shape) == lead or (
-            node.op_type in RESHAPES and Rows.of(shape) == rows and told_by_inputs))
+            node.op_type in RESHAPES and Rows.of(shape) == rows))
         if not same:
             return None
     if any(each is not None and leading(each) != lead for each in outs):

@@ -104,12 +104,17 @@ class Compiled:
     def __init__(self, model, target, **options):
         with emulated():
             self.artifact = sparsec.compile(model, target, tune="off", verify=False, **options)
-            memory = Memory((), np.array, lambda tensor, _reserved: np.array(tensor), lane=Lane)
-            self.program = program.SizedProgram(self.artifact, memory)
+            self.program = opened(self.artifact)
             self.runner = self.program.runner()
 
     def __call__(self, feeds):
         return self.runner(feeds, range(len(self.program.outputs)))
+
+
+def opened(artifact):
+    """The program of an artifact, while it is `emulated`."""
+    memory = Memory((), np.array, lambda tensor, _reserved: np.array(tensor), lane=Lane)
+    return program.SizedProgram(artifact, memory)
 
 
 assert between  # imports `build_kernels`, which calls what is patched

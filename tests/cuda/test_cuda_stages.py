@@ -1,0 +1,106 @@
+"""What a GPU has no kernel for runs on the processor between compiled parts, whose kernels the emulator runs."""
+
+from functools import partial
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto
+
+import sparsec
+from sparsec.artifact.file import Artifact
+from sparsec.backends.cuda import build
+from sparsec.backends.program import Program
+from sparsec.cost.precisions import HALF_PRECISIONS
+from sparsec.errors import UnsupportedOperatorError
+from sparsec.runtime.stages import Stages
+from tests.support.cuda import networks, walk
+from tests.support.cuda.emulator import emulate
+from tests.support.cuda.sized import emulated, opened
+
+pytestmark = pytest.mark.skipif(emulate.COMPILER is None, reason="emulating kernels needs g++")
+
+
+def spectrogram(graph):
+    """The power of a short-time Fourier transform."""
+    window = graph.constant(np.hanning(32).astype(np.float32))
+    signal = graph("Reshape", graph.linear("x", 16, 16), graph.constant(np.array([1, -1, 1])))
+    parts = graph("STFT", signal, graph.constant(np.array(16)), window, name="lost", onesided=0)
+    power = graph("ReduceSum", graph("Mul", parts, parts), graph.constant(np.array([3])), keepdims=0)
+    return graph("Reshape", power, graph.constant(np.array([1, -1, 16])))
+
+
+def deformed(graph):
+    """A convolution whose taps the image moves."""
+    image = graph("Reshape", graph.linear("x", 32, 16), graph.constant(np.array([1, 8, 4, 24])))
+    weights = [graph.constant(graph.random(channels, 8, 3, 3) / 8) for channels in (18, 16)]
+    offsets = graph("Conv", image, weights[0], pads=[1] * 4)
+    moved = graph("DeformConv", image, weights[1], offsets, kernel_shape=[3, 3], pads=[1] * 4, name="lost")
+    return graph("Reshape", moved, graph.constant(np.array([1, -1, 16])))
+
+
+def best(graph):
+    """The boxes of the highest scores, which overlap little."""
+    found = graph("Reshape", graph.linear("x", 16, 16), graph.constant(np.array([1, -1, 8])))
+    boxes, scores = (graph("Slice", found, *(graph.constant(np.array([each])) for each in (begin, begin + 4, 2)))
+                     for begin in (0, 4))
+    limits = [graph.constant(np.array(each)) for each in ([5], np.float32([0.5]), np.float32([-9]))]
+    chosen = graph("NonMaxSuppression", graph("Abs", boxes), graph("Transpose", scores, perm=[0, 2, 1]), *limits,
+                   name="lost")
+    places = graph("Gather", chosen, graph.constant(np.array(2)), axis=1)
+    return graph("Concat", *[graph("Gather", found, places, axis=1)] * 2, axis=2)
+
+
+def positive(graph):
+    """Rows chosen by their first element."""
+    x = graph.linear("x", 16, 16)
+    first = graph("Gather", x, graph.constant(np.array(0)), axis=2)
+    chosen = graph("Compress", graph("Squeeze", x, graph.constant(np.array([0]))), graph("Greater", graph(
+        "Squeeze", first, graph.constant(np.array([0]))), graph.constant(np.float32(0.2))), axis=0, name="lost")
+    return graph("Unsqueeze", chosen, graph.constant(np.array([0])))
+
+
+def built(middle):
+    """The operators between two linear layers."""
+    graph = networks.Graph()
+    graph.linear(middle(graph), 8, 16, name="y")
+    return graph.model({"x": (TensorProto.FLOAT, [1, 24, 16])}, {"y": [1, None, 8]})
+
+
+def run(artifact, lowered, feeds):
+    """The outputs of an artifact whose parts have been lowered to these, in the emulator."""
+    def open_part(data):
+        part = Artifact.load(data)
+        if not part.library:
+            program = opened(part)
+            return partial(program.runner(), wanted=range(len(program.outputs)))
+        return partial(walk.run, lowered[int(part.library)])
+
+    return Stages(artifact, open_part).run(feeds)
+
+
+@pytest.mark.parametrize("middle", [spectrogram, deformed, best, positive])
+def test_the_processor_takes_what_the_gpu_lacks(middle, monkeypatch):
+    model, lowered = built(middle), []
+
+    def note(part):
+        lowered.append(part)
+        return Program(str(len(lowered) - 1).encode(), "main", part.constants, part.inputs, part.outputs,
+                       needs=build.needs_of(("sm_80",)))
+
+    monkeypatch.setattr(build, "build", note)
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, 24, 16)).astype(np.float32)}
+    with emulated():
+        artifact = sparsec.compile(model, "cuda-sm80", tune="off", verify=False)
+        (y,) = run(artifact, lowered, feeds)
+    assert "lost" in {row["layer"] for row in artifact.report["outside"]}
+    assert artifact.report["layers"]
+    (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
+    assert y.shape == expected.shape
+    assert np.abs(y - expected).max() <= HALF_PRECISIONS["fp16"] * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("middle", [deformed, best])
+def test_strict_refuses_what_the_processor_would_take(middle):
+    with pytest.raises(UnsupportedOperatorError, match="'lost': "):
+        sparsec.compile(built(middle), "cuda-sm80", tune="off", verify=False, strict=True)
