@@ -329,7 +329,8 @@ class InferenceSession:
             raise UsageError("an artifact for run-time sizes takes arrays, on a GPU as well: give them to `run`, or "
                              "compile the model for fixed sizes")
         if self._memory.record is None:
-            raise UsageError("the artifact was not compiled for a GPU, where tensors could be; give arrays to `run`")
+            why = "has parts that the processor interprets" if self._staged else "was not compiled for a GPU"
+            raise UsageError(f"the artifact {why}, so that its tensors are arrays; give them to `run`")
         if (session := self._buckets.session(device.shapes(self._inputs, feeds), feeds)) is not None:
             return session.run_with_device(output_names, feeds, out=out, stream=stream)
         if set(feeds) != {spec.name for spec in self._inputs}:

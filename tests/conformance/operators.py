@@ -15,12 +15,13 @@ import onnx
 from sparsec.backends.cpu.lowerings import LOWERINGS
 from sparsec.backends.cuda.lower import lower
 from sparsec.backends.relax.importer import CONVERTERS, OPERATORS
-from sparsec.errors import SparsecError
+from sparsec.errors import SparsecError, UnsupportedOperatorError
 from sparsec.graph import reader
 from sparsec.graph.verify import infer
 from sparsec.passes import quantized
 from sparsec.passes.context import Context
 from sparsec.passes.quantized import WRITERS
+from sparsec.runtime.evaluator import knows
 from sparsec.target import resolve
 from tests.conformance.cases import collect
 from tests.conformance.run import classify
@@ -33,14 +34,17 @@ HEAD = f"""# Supported operators
 Written by `{REGENERATE}`; `make conformance` runs ONNX's tests of whole suites.
 
 Every operator takes its path per node: where all inputs are constants it is computed at compile time, by ONNX's
-reference implementation. Where that is not so and nothing implements it, compiling stops with a list of all such nodes.
+reference implementation. Where that is not so and nothing implements it for the target, the processor interprets it
+between compiled parts, by that reference, and the report lists it (`--strict` refuses layers with weights, and on GPUs
+everything, that runs so). Compiling stops with a list of the nodes that it has no implementation of.
 
 - **sparsec**: its own kernel or expression of kernels. **TVM**: the converter of TVM's importer for ONNX.
   **function**: its definition in ONNX as a function of other operators. **constants**: only where all inputs are
   constants, as they are for Constant, Shape and Size wherever shapes are static.
 - **CPU**: ONNX's node tests of static shapes that are right of those that there are, on `cpu`, which stands for
   `cpu-avx512`, `cpu-avx2`, `cpu-generic` and those of ARM: they differ in vectors, not in operators.
-- **CUDA**: whether the first of these tests compiles for `{GPU}` and the other GPUs; "-" where it is refused.
+- **CUDA**: whether the first of these tests has kernels on `{GPU}` and the other GPUs, or the processor interprets
+  it between the parts that have; "-" where it is refused, or there is no test.
 - The target `eie` executes the layers with weights (MatMul, Gemm, Conv) and leaves all other operators to its host.
 - onnxruntime's own operators (`com.microsoft`), which its optimiser and Olive leave, are written out in ONNX's and
   fused again: attention of every kind, layer norms, Gelus, fused products and convolutions, mixtures of experts
@@ -76,16 +80,18 @@ def implemented_by(schema):
     return "function" if schema.has_function or schema.has_context_dependent_function else "constants"
 
 
-def lowers(case):
-    """Whether a case's first operator has an implementation on a GPU."""
+def on_gpu(case):
+    """The word of the page's last column for a case of an operator."""
     try:
         model, target = reader.load(case.model), resolve(GPU)
         quantized.run(model, Context(target))
         infer(model, case.name)
         lower(model, target, "fp16")
+    except UnsupportedOperatorError as error:
+        return "processor" if error.nodes and knows(case.operator) else "-"
     except SparsecError:
-        return False
-    return True
+        return "-"
+    return "yes"
 
 
 def main():
@@ -96,12 +102,12 @@ def main():
             cases[case.operator].append(case)
     rows = []
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("forkserver")) as pool:
-        firsts = dict(zip(cases, pool.map(lowers, [each[0] for each in cases.values()]), strict=True))
+        firsts = dict(zip(cases, pool.map(on_gpu, [each[0] for each in cases.values()]), strict=True))
         for schema in schemas():
             verdicts = [verdict for verdict, _ in pool.map(classify, cases.get(schema.name, []))]
             right = f"{verdicts.count('right')} of {len(verdicts)}" if verdicts else "-"
-            gpu = "yes" if firsts.get(schema.name) else "-"
-            rows.append(f"| {schema.name} | {schema.since_version} | {implemented_by(schema)} | {right} | {gpu} |\n")
+            words = schema.name, schema.since_version, implemented_by(schema), right, firsts.get(schema.name, "-")
+            rows.append(f"| {' | '.join(map(str, words))} |\n")
     PAGE.write_text(HEAD + "".join(rows))
 
 

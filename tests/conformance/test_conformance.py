@@ -10,11 +10,9 @@ from tests.support.targets import runnable
 REFUSED = {  # operators of which the first case is refused, and why that stays so
     "Adagrad": "training", "Adam": "training", "Momentum": "training",
     "TreeEnsemble": "another domain",
-    "MelWeightMatrix": "a table that applications compute beforehand",
-    "Not": "a case of opset 1", "Scan": "a case of opset 8",
-    "STFT": "a case whose frame length arrives at run time",
+    "Not": "a case of opset 1",
 }
-REFUSED_OPEN = {name: REFUSED[name] for name in ("Adagrad", "Adam", "Momentum", "Not", "TreeEnsemble")} | {
+REFUSED_OPEN = REFUSED | {
     "Attention": "any number of heads", "FlexAttention": "a preview of an operator",
     "RotaryEmbedding": "any number of heads",
 }

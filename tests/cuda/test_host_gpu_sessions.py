@@ -229,3 +229,23 @@ print(json.dumps(host_gpu.log()))
 """, HOST_GPU_CAPABILITY="90")
     assert [(what, name) for what, name, *_ in log if what == "map"][:1] == [("map", "matrix")]
     assert any(what == "record" and name.startswith("product") for what, name, *_ in log)
+
+
+def test_what_the_gpu_lacks_is_interpreted_behind_its_graph(told, folder):
+    graph = networks.Graph()
+    kept = graph("Compress", graph.linear("x", 128, 768), "rows", axis=0)
+    graph("Identity", graph("Size", kept), name="elements")
+    model = graph.model({"x": (TensorProto.FLOAT, [4, 768]), "rows": (TensorProto.BOOL, [4])}, {"elements": []})
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    sparsec.compile(model, "cuda-sm80").save(folder / "staged.sparsec")
+    found = told("""
+session = InferenceSession(path.replace("model", "staged"))
+sizes = [int(session.run(None, feeds(1) | {"rows": np.arange(4) < count})[0]) for count in range(5)]
+before = host_gpu.counts()
+session.run(None, feeds(1) | {"rows": np.arange(4) < 2})
+print(json.dumps({"sizes": sizes, "changed": changed(before),
+                  "device": refused(lambda: session.run_with_device(None, {"x": None, "rows": None}))}))
+""")
+    assert found["sizes"] == [0, 128, 256, 384, 512]
+    assert found["changed"]["replays"] == 1
+    assert "has parts that the processor interprets" in found["device"]
