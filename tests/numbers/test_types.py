@@ -42,5 +42,5 @@ def test_an_operator_of_a_type(opset, text):
 
 def test_what_nothing_implements_is_refused_by_name():
     graph = "(float[1,1,4,4] x, float[1,5] rois) => (float[1,1,2,2] y) { y = MaxRoiPool<pooled_shape=[2,2]>(x, rois) }"
-    with pytest.raises(UnsupportedOperatorError, match="node 'y': MaxRoiPool .* no implementation of this operator"):
+    with pytest.raises(UnsupportedOperatorError, match=r"node 'y': MaxRoiPool .* no implementation of this operator"):
         run_ours(model(22, graph), {})
