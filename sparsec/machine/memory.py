@@ -76,11 +76,14 @@ class Transfer:
 class Lane(Protocol):
     """A stream of a device with what was recorded on it; it serves one call at a time."""
 
+    def check(self) -> None:
+        """Raises DeviceError where this process has not the device."""
+
     def allocate(self, nbytes: int) -> Any:
         """Memory of the device."""
 
     def pinned(self, nbytes: int) -> np.ndarray:
-        """Bytes of the processor's memory that the device reads and writes."""
+        """Bytes of the processor's memory that the device reads and writes, until nobody refers to them."""
 
     def view(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: str) -> Any:
         """The tensor in a memory or tensor from some byte on."""
@@ -92,7 +95,14 @@ class Lane(Protocol):
         """Do some work in order and wait for it; the result does it again, and waits, too."""
 
 
-def _unguarded(_nbytes: int) -> AbstractContextManager[None]:
+class Guard(Protocol):
+    """What is done within needs so many bytes, for a call or for the program; says so where there are too few."""
+
+    def __call__(self, nbytes: int, *, of_call: bool = False) -> AbstractContextManager[None]:
+        """The context in which it is done."""
+
+
+def _unguarded(nbytes: int, *, of_call: bool = False) -> AbstractContextManager[None]:  # noqa: ARG001
     """In place of a guard where running out of memory is the system's to tell."""
     return nullcontext()
 
@@ -110,7 +120,7 @@ class Memory:
         fetch: the array of an output; one of the `reserved` addresses is memory that the program will use again.
         record: records an entry function with its constants, given the inputs in this memory, arrays of their shapes
             and element types, and the number of outputs; None where programs run as they are.
-        guard: what is done within needs so many bytes; says so where the memory does not hold them.
+        guard: says what is needed where the memory does not hold it.
         lane: makes what calls of programs for run-time sizes run on; None where they run as they are.
 
     """
@@ -119,7 +129,7 @@ class Memory:
     place: Callable[[np.ndarray], Any]
     fetch: Callable[[Any, frozenset[int]], np.ndarray]
     record: Recorder | None = None
-    guard: Callable[[int], AbstractContextManager[None]] = _unguarded
+    guard: Guard = _unguarded
     lane: Callable[[], Lane] | None = None
 
 
@@ -180,7 +190,7 @@ def placer(memory: Memory, arrays: Sequence[np.ndarray]) -> Callable[[np.ndarray
 
 
 def on_device(kind: int, number: int = 0, record: Recorder | None = None,
-              guard: Callable[[int], AbstractContextManager[None]] = _unguarded,
+              guard: Guard = _unguarded,
               lane: Callable[[], Lane] | None = None) -> Memory:
     """The memory of a device, to and from which everything is copied; TVM's runtime for it has been loaded."""
     import tvm_ffi

@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 SHARED = """
-import json, os, sys, threading
+import gc, json, os, sys, threading
 import numpy as np
 from tests.support.cuda import host_gpu
 from tests.support.cuda.host_gpu import changed, refused
@@ -99,6 +99,37 @@ print(json.dumps({"changed": changed(before), "early": before["freed_early"], "l
     assert found == {"changed": {"copies": 3, "replays": 1}, "early": 0, "live": 2}
 
 
+def test_memory_grows_to_what_there_is_and_smaller_pieces_go_first(told):
+    found = told("""
+session = InferenceSession(path)
+(engine,) = [each for each in gc.get_objects() if isinstance(each, device.DeviceRunner)]
+before, room = host_gpu.counts(), []
+for bytes_ in (1 << 20, 1 << 22):
+    engine._take(bytes_)
+    engine._take_pinned(bytes_)
+    room.append(changed(before))
+fixed = host_gpu.counts()["bytes"] - engine._room
+os.environ["HOST_GPU_BYTES"] = str(fixed + (1 << 18) - 1)
+engine._take(1 << 16)
+sizes, real = [], engine._take
+def take(*rooms):
+    real(*rooms)
+    sizes.append(engine._room)
+engine._take = take
+session.run(None, feeds(2, 60))
+os.environ["HOST_GPU_BYTES"] = str(fixed + (1 << 16))
+engine._take(1 << 15)
+print(json.dumps({"room": room, "sizes": sizes, "refused": refused(lambda: session.run(None, feeds(2, 64))),
+                  "early": host_gpu.counts()["freed_early"]}))
+""")
+    assert found["room"][1]["bytes"] - found["room"][0]["bytes"] == (1 << 22) - (1 << 20)
+    assert all("live_pinned" not in each and "live_device" not in each for each in found["room"])
+    assert found["sizes"][0] == 1 << 17  # twice as much
+    assert 1 << 17 < found["sizes"][1] < 1 << 18  # for which there is no memory
+    assert found["refused"].startswith("DeviceError: the GPU's memory does not hold a call of such sizes: it needs ")
+    assert found["early"] == 0
+
+
 def test_threads_have_memory_and_graphs_of_their_own(told):
     found = told("""
 session, wrong = InferenceSession(path), []
@@ -151,22 +182,23 @@ session = InferenceSession(path)
 session.run(None, feeds(1, 1))
 read, write = os.pipe()
 if os.fork() == 0:
-    os.write(write, str(refused(lambda: session.run(None, feeds(1, 1)))).encode())
+    calls = (lambda: session.run(None, feeds(1, 1))), (lambda: session.run(None, feeds(2, 9))), session._sized.runner
+    os.write(write, json.dumps(list(map(refused, calls))).encode())
     os._exit(0)
 os.wait()
 print(json.dumps([refused(lambda: session.run(None, feeds(1, 65))), refused(lambda: session.run(None, feeds(3, 1))),
-                  refused(lambda: session.run_with_device(None, {})), os.read(read, 1000).decode()]))
+                  refused(lambda: session.run_with_device(None, {})), *json.loads(os.read(read, 1000))]))
 """)
     for line, part in zip(found, ("dimension 'sequence' is 65 in input 'ids', and the artifact was compiled for 1 to",
                                   "dimension 'batch' is 3", "takes arrays, on a GPU as well",
-                                  "CUDA does not survive a fork"), strict=True):
+                                  *["DeviceError: CUDA does not survive a fork"] * 3), strict=True):
         assert part in line
         assert "\n" not in line
 
 
 def test_too_little_memory_says_how_much_is_needed(told):
     found = told("print(json.dumps(refused(lambda: InferenceSession(path))))", HOST_GPU_BYTES="1000000")
-    assert found.startswith("DeviceError: the GPU's memory does not hold the artifact: it needs 67.1 MB")
+    assert found.startswith("DeviceError: the GPU's memory does not hold a call of such sizes: it needs 67.1 MB")
 
 
 @pytest.fixture(scope="module")

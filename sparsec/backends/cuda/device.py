@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from sparsec.backends.cuda import cudart, driver
-from sparsec.backends.cuda.graphs import Graph
+from sparsec.backends.cuda.graphs import Graph, forks, refuse_fork
 from sparsec.backends.cuda.lanes import Lane
 from sparsec.errors import DeviceError
 from sparsec.machine.memory import CUDA, Memory, on_device
+
+Made = TypeVar("Made")
 
 
 def open_memory(archs: Sequence[str], ptx: tuple[int, ...]) -> Memory:
@@ -22,11 +25,22 @@ def open_memory(archs: Sequence[str], ptx: tuple[int, ...]) -> Memory:
     """
     driver.check(driver.probe(), archs, ptx)
     driver.load_runtime()
-    return on_device(CUDA, record=Graph, guard=guard, lane=Lane)
+    return on_device(CUDA, record=_here(Graph), guard=guard, lane=_here(Lane))
+
+
+def _here(make: Callable[..., Made]) -> Callable[..., Made]:
+    """What makes something in this process and no child of it."""
+    born = forks()
+
+    def made(*args: object) -> Made:
+        refuse_fork(born)
+        return make(*args)
+
+    return made
 
 
 @contextmanager
-def guard(nbytes: int) -> Iterator[None]:
+def guard(nbytes: int, *, of_call: bool = False) -> Iterator[None]:
     """Say what is needed where the GPU's memory does not hold it.
 
     Raises:
@@ -39,9 +53,11 @@ def guard(nbytes: int) -> Iterator[None]:
         if "out of memory" not in str(error):  # TVM's errors and CUDA's have no class of their own for it
             raise
         free, total = cudart.free_bytes()
-        raise DeviceError(f"the GPU's memory does not hold the artifact: it needs {_text(nbytes)}, and {_text(free)} "
-                          f"of {_text(total)} are free; close other sessions and programs that use the GPU, or compile "
-                          "the model for smaller batches") from error
+        what, way = ("a call of such sizes", "run smaller batches, one call at a time") if of_call else (
+            "the artifact", "compile the model for smaller batches")
+        raise DeviceError(f"the GPU's memory does not hold {what}: it needs {_text(nbytes)}, and {_text(free)} of "
+                          f"{_text(total)} are free; close other sessions and programs that use the GPU, or {way}"
+                          ) from error
 
 
 def _text(nbytes: int) -> str:

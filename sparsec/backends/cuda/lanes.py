@@ -36,14 +36,22 @@ class Lane:
         with CAPTURES:
             cudart.call("cudaDeviceSynchronize")  # constants may be under way on another stream
 
+    def check(self) -> None:
+        """Raises DeviceError in a process that was forked since."""
+        refuse_fork(self._made.born)
+
     def allocate(self, nbytes: int) -> Any:  # noqa: ANN401 - TVM's tensor
         """Memory of the GPU."""
+        self.check()
         make = tvm_ffi.get_global_func("runtime.TVMTensorAllocWithScope")
         return make(tvm_ffi.Shape((nbytes,)), tvm_ffi.dtype("uint8"), tvm_ffi.Device(CUDA, 0), None)
 
     def pinned(self, nbytes: int) -> np.ndarray:
-        """Pinned memory, which stays until the lane goes."""
-        (array,) = self._made.pinned([((nbytes,), np.dtype(np.uint8))])
+        """Pinned memory, which goes when nobody refers to it."""
+        self.check()
+        pinned = cudart.Pinned([((nbytes,), np.dtype(np.uint8))])
+        array = pinned.arrays.pop()
+        weakref.finalize(array.base, _free, pinned, self._made.born)  # of which views are all that anybody has
         return array
 
     def view(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: str) -> View:  # noqa: ANN401 - as above
@@ -57,7 +65,7 @@ class Lane:
             DeviceError: the GPU fails.
 
         """
-        refuse_fork(self._made.born)
+        self.check()
         with tvm_ffi.use_raw_stream(tvm_ffi.device("cuda:0"), self._stream.value or 0):
             self._issue(work)
             cudart.call("cudaStreamSynchronize", self._stream)
@@ -69,7 +77,7 @@ class Lane:
             DeviceError: the GPU fails, or CUDA cannot record the work.
 
         """
-        refuse_fork(self._made.born)
+        self.check()
         graph = ctypes.c_void_p()
         with tvm_ffi.use_raw_stream(tvm_ffi.device("cuda:0"), self._stream.value or 0):
             self._issue(work)  # loads the code, too
@@ -86,7 +94,7 @@ class Lane:
 
     def replay(self, executable: ctypes.c_void_p) -> None:
         """Launch a graph and wait for it."""
-        refuse_fork(self._made.born)
+        self.check()
         for name, *arguments in (("cudaGraphLaunch", executable), ("cudaStreamSynchronize",)):
             if status := getattr(self._cudart, name)(*arguments, self._stream):
                 raise cudart.failed(name, status)
@@ -101,6 +109,11 @@ class Lane:
             to, source = (here, there) if each.back else (there, here)
             cudart.call("cudaMemcpyAsync", to, source, ctypes.c_size_t(each.array.nbytes),
                         cudart.TO_HOST if each.back else cudart.TO_DEVICE, self._stream)
+
+
+def _free(pinned: cudart.Pinned, born: int) -> None:
+    if born == forks():
+        pinned.free()
 
 
 class View:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import mmap
+
 import numpy as np
 
 from sparsec.machine.memory import ALIGNMENT, aligned
 
 
 class Full(Exception):  # noqa: N818 - its owner takes a larger one
-    """There is no room."""
+    """There is no room for so many bytes."""
+
+    def __init__(self, nbytes: int) -> None:
+        super().__init__(nbytes)
+        self.nbytes = nbytes
+
+
+def addresses(nbytes: int) -> np.ndarray:
+    """What stands for memory elsewhere, so that numpy tells what another shape or order of it is; it takes none."""
+    return np.frombuffer(mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ), np.uint8)
 
 
 class Arena:
@@ -16,14 +27,15 @@ class Arena:
 
     Args:
         nbytes: its size.
+        memory: the block, if there is one.
 
     Attributes:
         memory: all of it.
 
     """
 
-    def __init__(self, nbytes: int) -> None:
-        self.memory = aligned((nbytes,), np.dtype(np.uint8))
+    def __init__(self, nbytes: int, memory: np.ndarray | None = None) -> None:
+        self.memory = aligned((nbytes,), np.dtype(np.uint8)) if memory is None else memory
         self._free = [(0, nbytes)]
         self._taken: dict[int, int] = {}
 
@@ -40,7 +52,7 @@ class Arena:
                 self._free[index:index + 1] = [(start + size, end)] if end - start > size else []
                 self._taken[start] = start + size
                 return start
-        raise Full
+        raise Full(size)
 
     def give(self, start: int) -> None:
         """Give a piece back."""

@@ -11,15 +11,16 @@ the length: then the processor appends to them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sparsec.errors import InputError, UsageError
+from sparsec.errors import DeviceError, InputError, UsageError
 from sparsec.machine.memory import Lane, Memory
-from sparsec.runtime.sized.arena import Arena, Full
+from sparsec.runtime.sized.arena import Arena, Full, addresses
 from sparsec.runtime.sized.device_caches import LENGTH, Mirrors, Ragged, Short, Unfit
 from sparsec.runtime.sized.device_growing import GrowingRecorder
 from sparsec.runtime.sized.device_kernels import Plan
@@ -31,8 +32,8 @@ from sparsec.runtime.sized.runner import Feeds, Signature
 
 FIRST_BYTES, FIRST_PINNED = 1 << 26, 1 << 22
 """The device's memory for intermediate values at first, and the pinned memory."""
-GROWTH = 4
-"""How many times as large either becomes when it is too small."""
+GROWTH = 2, 1.25
+"""How many times as large either becomes when it is too small: the first for which there is memory, or as needed."""
 MOST = 64
 """Sizes that are remembered; where there are more, those go that were seen first."""
 Shapes = tuple[tuple[int, ...], ...]
@@ -70,6 +71,8 @@ class DeviceRunner:
         self._lane: Lane = memory.lane()
         self.tapes: dict[Shapes, Tape] = {}
         self._mirrors = None if plan.caches is None else Mirrors(plan.caches, plan.kernels.half)
+        self._unfit: set[Shapes] = set()  # calls of which a step must know how long the caches are
+        self._ragged: set[Shapes] = set()  # those of texts of different lengths, until other texts begin
         self._begin()
         self._take_pinned(FIRST_PINNED)
 
@@ -91,6 +94,7 @@ class DeviceRunner:
         if seconds is not None:
             raise UsageError("the steps of an artifact for run-time sizes on a GPU are not timed one by one; "
                              "profile it at fixed sizes")
+        self._lane.check()
         arrays, sizes = self._program.bind(feeds)
         values: dict[str | None, Any] = {
             spec.value: array for spec, array in zip(self._program.inputs, arrays, strict=True)}
@@ -107,24 +111,36 @@ class DeviceRunner:
         inputs = dict(values)
         if self._block is None:  # a call before needed more than there is
             self._begin()
-        if self._mirrors is not None:
-            try:
-                return self._grow(self._mirrors, values, arrays, sizes)
-            except Unfit:
-                self._mirrors = None
-                self._take(self._arena.memory.nbytes)
-            except Ragged:
-                pass
-            values.clear()
-            values.update(inputs)
+        if self._mirrors is not None and (tape := self._grown(self._mirrors, values, arrays, sizes)) is not None:
+            return tape
+        values.clear()
+        values.update(inputs)
         shapes = tuple(array.shape for array in arrays)
         if (tape := self._again(shapes, values)) is not None:
             return tape
         return self._record(shapes, inputs, values, self._program.start(arrays, sizes))
 
+    def _grown(self, mirrors: Mirrors, values: dict[str | None, Any], arrays: Sequence[np.ndarray],
+               sizes: Mapping[str, int]) -> Tape | None:
+        """`_run` for any length of the caches, None where the processor must append to them."""
+        shapes = mirrors.caches.shapes(arrays)
+        if not any(values[cache.past].size for cache in mirrors.caches.each):
+            self._ragged.clear()
+        if shapes in self._unfit or shapes in self._ragged:
+            return None
+        try:
+            return self._grow(mirrors, values, arrays, sizes)
+        except Ragged:
+            self._ragged.add(shapes)
+        except Unfit as error:
+            self._unfit.add(shapes)
+            warnings.warn(f"the processor appends to the caches, all of which every call sends to the GPU: {error}",
+                          stacklevel=2)
+        return None
+
     def _grow(self, mirrors: Mirrors, values: dict[str | None, Any], arrays: Sequence[np.ndarray],
               sizes: Mapping[str, int]) -> Tape:
-        """`_run` for any length of the caches, which grow on the device.
+        """`_grown`.
 
         Raises:
             Unfit, Ragged: that cannot be.
@@ -137,8 +153,8 @@ class DeviceRunner:
             raise Ragged
         shapes = caches.shapes(arrays)
         tape = self.tapes.get(shapes)
-        if mirrors.grow(batch, length + (0 if tape is None else tape.tokens)):
-            self._take(self._arena.memory.nbytes)
+        if mirrors.lack(batch, total := length + (0 if tape is None else tape.tokens)):
+            self._take_caches(mirrors, batch, total)
         told = self._program.start(arrays, sizes, caches.sizes)
         values.update((name, told[name]) for name in caches.sizes)
         inputs = dict(values)
@@ -152,8 +168,7 @@ class DeviceRunner:
                 return self._record(shapes, inputs, values, start, mirrors)
             except Short as error:
                 tokens = error.tokens
-            mirrors.grow(batch, tokens)
-            self._take(self._arena.memory.nbytes)  # when nothing has the block before
+            self._take_caches(mirrors, batch, tokens)  # when nothing has the block before
 
     def _again(self, shapes: Shapes, values: dict[str | None, Any]) -> Tape | None:
         """Take a tape again, if there is one and the values have the sizes that they had."""
@@ -180,19 +195,18 @@ class DeviceRunner:
                 mirrors.send(values, self._lane, self._block)
             about = self._plan, self._lane, self._arena, self._block, self._pinned
             recorder = Recorder(*about) if mirrors is None else GrowingRecorder(*about, mirrors)
-            take: Callable[[int], None]
             try:
                 recorder.record(start, values)
-            except Full:
-                take, nbytes = self._take, GROWTH * self._arena.memory.nbytes
-            except PinnedFull:
-                take, nbytes = self._take_pinned, GROWTH * self._pinned.nbytes
+            except Full as error:
+                take, have, least = self._take, self._room, self._room + error.nbytes
+            except PinnedFull as error:
+                take, have, least = self._take_pinned, self._pinned.nbytes, error.nbytes
             else:
                 outputs = tuple(recorder.output(each["value"]) for each in self._program.outputs)
                 self.tapes[shapes] = Tape(tuple(recorder.items), outputs, recorder.tokens)
                 return self.tapes[shapes]
             del recorder, about  # which have the block
-            take(nbytes)
+            take(*_larger(have, least))
 
     def _begin(self) -> None:
         """Take what calls need at least."""
@@ -200,22 +214,32 @@ class DeviceRunner:
             self._mirrors.shrink()
         self._take(FIRST_BYTES)
 
-    def _take(self, nbytes: int) -> None:
-        """Take another block, of so many bytes or what caches need beside; nothing of what was recorded holds then."""
+    def _take(self, *rooms: int) -> None:
+        """Take another block, with room beside caches for the first of these numbers of bytes that there is memory for.
+
+        Nothing of what was recorded holds then.
+        """
         self.tapes.clear()
         self._block: Any = None  # before there is more
-        while True:
-            self._arena = Arena(nbytes)
-            try:
-                self._clear()
-            except Full:
-                nbytes *= GROWTH
-            else:
-                break
+        caches = 0 if self._mirrors is None else self._mirrors.nbytes
+
+        def take(room: int) -> None:
+            with self._memory.guard(room + caches, of_call=True):
+                self._block = self._lane.allocate(room + caches)
+
+        self._room = _first(take, rooms)
+        self._arena = Arena(self._room + caches, addresses(self._room + caches))
+        self._clear()
         if self._mirrors is not None:
             self._mirrors.forget()
-        with self._memory.guard(nbytes):
-            self._block = self._lane.allocate(nbytes)
+
+    def _take_caches(self, mirrors: Mirrors, batch: int, tokens: int) -> None:
+        """Take another block in which caches have room for so many tokens of every text."""
+        def take(spare: int) -> None:
+            mirrors.grow(batch, tokens, spare=bool(spare))
+            self._take(self._room)
+
+        _first(take, (1, 0))
 
     def _clear(self) -> None:
         """Give back all of the block but the places of caches."""
@@ -223,10 +247,15 @@ class DeviceRunner:
         if self._mirrors is not None:
             self._mirrors.reserve(self._arena)
 
-    def _take_pinned(self, nbytes: int) -> None:
+    def _take_pinned(self, *sizes: int) -> None:
         """Take other pinned memory, as `_take`."""
         self.tapes.clear()
-        self._pinned = self._lane.pinned(nbytes)
+        self._pinned: Any = None
+
+        def take(nbytes: int) -> None:
+            self._pinned = self._lane.pinned(nbytes)
+
+        _first(take, sizes)
 
     def _output(self, found: Brought | np.ndarray | None, name: str, values: Mapping[str | None, Any]) -> np.ndarray:
         """An output in memory of its own; a cache has its buffer."""
@@ -234,3 +263,25 @@ class DeviceRunner:
             return found.array()
         array = np.asarray(values[name] if found is None else found)
         return array if isinstance(array.base, Part) else array.copy()
+
+
+def _larger(have: int, least: int) -> list[int]:
+    """Numbers of bytes to have in place of others, the best first."""
+    return sorted({least, *(max(least, int(factor * have)) for factor in GROWTH)}, reverse=True)
+
+
+def _first(take: Callable[[int], None], options: Sequence[int]) -> int:
+    """The first of some options that can be taken.
+
+    Raises:
+        DeviceError: the last one cannot, either.
+
+    """
+    for option in options[:-1]:
+        try:
+            take(option)
+        except DeviceError:
+            continue
+        return option
+    take(options[-1])
+    return options[-1]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.machine.memory import Lane, Transfer, element_type
+from sparsec.machine.memory import ALIGNMENT, Lane, Transfer, element_type
 from sparsec.runtime.sized.arena import Arena
 from sparsec.runtime.sized.growing import Buffer, Part, extended
 from sparsec.runtime.sized.operators import GROWS
@@ -23,8 +23,10 @@ from sparsec.runtime.sized.sizes import Terms
 
 FIRST_TOKENS = 1 << 9
 """Those of all texts of a batch that caches have room for at first."""
-GROWTH = 4
-"""How many times as large they become when they are too small."""
+GROWTH = 2
+"""How many times as large they become when they are too small, if they may."""
+BEHIND = 64
+"""Tokens of a text that have room behind the longest past."""
 RANK, LENGTH = 4, 2
 """Dimensions of a cache (batch, groups, length, depth), and the one that grows."""
 MOST = (1 << 31) - (1 << 10)
@@ -42,7 +44,7 @@ class Short(Exception):  # noqa: N818 - its owner grows them
 
 
 class Unfit(Exception):  # noqa: N818 - a call runs otherwise
-    """A step needs to know how long the caches are."""
+    """A step needs to know how long the caches are; says which."""
 
 
 class Ragged(Exception):  # noqa: N818 - a call runs otherwise
@@ -67,12 +69,14 @@ class Caches:
         each: in the order in which they are appended to.
         open: by input the axes whose sizes may differ from call to call of a graph.
         sizes: the values that follow from these.
+        most: the tokens of all texts that calls have at most, None where nothing says it.
 
     """
 
     each: Sequence[Cache]
     open: Sequence[frozenset[int]]
     sizes: frozenset[str]
+    most: int | None = None
 
     def shapes(self, arrays: Sequence[np.ndarray]) -> tuple[tuple[int, ...], ...]:
         """Of the inputs, what a graph is for; -1 stands for any size."""
@@ -114,7 +118,15 @@ def caches_of(fields: Mapping[str, Any]) -> Caches | None:
         return None
     return Caches(found, [frozenset(axis for axis, dim in enumerate(spec["shape"]) if _of(dim) & free)
                           for spec in fields["inputs"]],
-                  frozenset(name for name, each in fields["sizes"].items() if _names(each["terms"]) & free))
+                  frozenset(name for name, each in fields["sizes"].items() if _names(each["terms"]) & free),
+                  _most(inputs[found[0].past]["shape"], fields["limits"]))
+
+
+def _most(shape: Sequence[Any], limits: Mapping[str, Sequence[int]]) -> int | None:
+    """The tokens of a cache of all texts, and behind them, if both numbers have a limit."""
+    texts, length = (dim if isinstance(dim, int) else limits[dim][1] if isinstance(dim, str) and dim in limits else None
+                     for dim in (shape[0], shape[LENGTH]))
+    return None if texts is None or length is None else texts * (length + BEHIND)
 
 
 def _is_used(step: Mapping[str, Any], presents: Collection[str]) -> bool:
@@ -164,21 +176,29 @@ class Mirrors:
         """Their places have no contents."""
         self._held = [(None, 0)] * len(self.caches.each)
 
-    def grow(self, batch: int, tokens: int) -> bool:
-        """See to room for so many tokens of every text; whether that takes other places.
+    @property
+    def nbytes(self) -> int:
+        """Of a block, what they take."""
+        return sum(size + -size % ALIGNMENT for size in map(self._nbytes, self.caches.each))
+
+    def lack(self, batch: int, tokens: int) -> bool:
+        """Whether there is no room for so many tokens of every text."""
+        return batch * tokens > self._tokens
+
+    def grow(self, batch: int, tokens: int, *, spare: bool) -> None:
+        """Have room for so many tokens of every text in other places, and for as many as calls may need soon.
 
         Raises:
             ValueError: kernels do not number so many elements.
 
         """
-        if batch * tokens <= self._tokens:
-            return False
-        if GROWTH * batch * tokens * max(each.groups * each.depth for each in self.caches.each) > MOST:
-            raise ValueError(f"caches of {batch} x {tokens} tokens have more elements than kernels number")
-        while batch * tokens > self._tokens:
-            self._tokens *= GROWTH
-        self._staging = None
-        return True
+        needed, width = batch * tokens, max(each.groups * each.depth for each in self.caches.each)
+        if needed * width > MOST:
+            raise ValueError(f"caches of {batch} x {tokens} tokens of {width} numbers have more elements than the "
+                             f"{MOST} that kernels number")
+        most = min(MOST // width, needed if not spare else GROWTH * self._tokens if self.caches.most is None else
+                   min(GROWTH * self._tokens, self.caches.most))
+        self._tokens, self._staging = max(needed, most), None
 
     def shrink(self) -> None:
         """Have room for as many as at first."""

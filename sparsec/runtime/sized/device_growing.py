@@ -94,14 +94,14 @@ class GrowingRecorder(Recorder):
         host = self._values[new].root is None
         value = self._there(new)
         if value.array.dtype not in (FLOAT, self._mirrors.half) or min(value.array.strides) < 0:
-            raise Unfit
+            raise Unfit(f"what is appended to '{past}' is {value.array.dtype.name}, or lies backwards")
         x = value.array
         batch, _, tokens, depth = x.shape
         total = self._late[past].shape[LENGTH] + tokens
         if total > self._mirrors.room(batch):
             raise Short(total)
         if self._new and tokens != self.tokens:
-            raise Unfit
+            raise Unfit(f"{tokens} tokens are appended to '{past}' and {self.tokens} to others")
         self.tokens = tokens
         cache = self._mirrors.array(self._arena, number, batch)
         if x.size:
@@ -118,7 +118,7 @@ class GrowingRecorder(Recorder):
         """See that all texts of a call have filled the past."""
         value = self._values[name]
         if value.root is not None:
-            raise Unfit
+            raise Unfit(f"'{name}', which tells where new tokens begin, is computed on the GPU")
         array = None if value.late else value.array
 
         def check(values: dict[str | None, Any]) -> None:
@@ -153,7 +153,7 @@ class GrowingRecorder(Recorder):
             if own[-1:] == (1,) and not (found.late and keys == 1):  # the same for all keys
                 return super()._mask(name, shape)
             if not found.late:
-                raise Unfit
+                raise Unfit(f"the mask '{name}' is for one number of keys")
             if own[-1] != keys:
                 raise ValueError(f"a mask of {own[-1]} keys is added to scores of {keys}")
             pinned = self._pinned_array((*own[:-1], shape[-1]), FLOAT)

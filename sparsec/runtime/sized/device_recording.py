@@ -23,7 +23,11 @@ FLOAT, HALF_BYTES = np.dtype(np.float32), 2
 
 
 class PinnedFull(Exception):  # noqa: N818 - its owner takes more
-    """There is no room in the pinned memory."""
+    """The pinned memory must have so many bytes."""
+
+    def __init__(self, nbytes: int) -> None:
+        super().__init__(nbytes)
+        self.nbytes = nbytes
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ class DeviceRecording(Held):
         begin = self._pinned_end
         end = begin + math.prod(shape) * dtype.itemsize
         if end > self._pinned.nbytes:
-            raise PinnedFull
+            raise PinnedFull(end)
         self._pinned_end = end + -end % ALIGNMENT
         return self._pinned[begin:end].view(dtype).reshape(shape)
 
