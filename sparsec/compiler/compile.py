@@ -27,6 +27,7 @@ from sparsec.cost.precisions import INTEGERS
 from sparsec.errors import UnsupportedOperatorError, counted
 from sparsec.graph import reader
 from sparsec.graph.annotations import NARROW, OUTSIDE
+from sparsec.graph.constants import draws
 from sparsec.graph.large import forget, is_large
 from sparsec.graph.metadata import metadata_of
 from sparsec.graph.nodes import node_name
@@ -78,6 +79,7 @@ def compile_one(model: reader.Source, options: CompileOptions, spared: Spared) -
     """The artifact of a model for one size of every input; as `compile`."""
     announce = _announcer(options.progress)
     simplified = simplify(model, options, announce=announce, symbolic=options.backend.sized, spared=spared)
+    _refuse_random(simplified.graph.graph)
     if any(static_shape(value) is None for value in simplified.graph.graph.inputs):
         return _compile_sized(model, options, simplified)
     if parts := split(simplified.graph, spared):
@@ -241,6 +243,12 @@ def execute(artifact: Artifact, backend: Backend) -> Execute:
         return run
     session = InferenceSession(artifact)
     return lambda feeds: session.run(None, feeds)
+
+
+def _refuse_random(graph: ir.Graph) -> None:
+    if drawn := [f"'{node_name(node)}' ({node.op_type})" for node in graph.all_nodes() if draws(node)]:
+        raise UnsupportedOperatorError(f"random numbers are drawn by {', '.join(drawn)}, so that no two runs agree; "
+                                       "export the model for inference, or with the numbers as an input")
 
 
 def _refuse(outside: Sequence[Outside]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.large import Change, derived
+from sparsec.graph.nodes import RANDOM, optional
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
@@ -30,6 +31,15 @@ def scalar(value: ir.Value | None) -> float | None:
     shape = constant_shape(value)
     array = constant(value) if shape is not None and math.prod(shape) == 1 else None
     return None if array is None else float(array.item())
+
+
+def draws(node: ir.Node) -> bool:
+    """Whether a node of ONNX's draws random numbers, as Dropout does while a model is trained."""
+    if node.domain or node.op_type != "Dropout":
+        return not node.domain and node.op_type in RANDOM
+    training = optional(node, 2)
+    known = constant(training)
+    return training is not None and (known is None or bool(known.any()))
 
 
 def add_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:

@@ -12,6 +12,8 @@ from sparsec.graph.shapes import static_shape
 
 LAYERS = ("Conv", "ConvTranspose", "DeformConv", "Einsum", "Gemm", "GRU", "LSTM", "MatMul", "RNN")
 """ONNX's operators on floats that have weights worth pruning."""
+RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+"""Those that draw random numbers."""
 
 
 def operand(node: ir.Node, index: int) -> ir.Value:

@@ -44,3 +44,11 @@ def test_what_nothing_implements_is_refused_by_name():
     graph = "(float[1,1,4,4] x, float[1,5] rois) => (float[1,1,2,2] y) { y = MaxRoiPool<pooled_shape=[2,2]>(x, rois) }"
     with pytest.raises(UnsupportedOperatorError, match=r"node 'y': MaxRoiPool .* no implementation of this operator"):
         run_ours(model(22, graph), {})
+
+
+@pytest.mark.parametrize("drawn", ["RandomNormalLike(x)", "RandomUniform<shape=[2,3]>()", "Bernoulli(x)"])
+@pytest.mark.parametrize("rows", [2, "n"])
+def test_random_numbers_are_refused_by_name(drawn, rows):
+    graph = f"(float[{rows},3] x) => (float[{rows},3] y) {{ noise = {drawn} y = Add(x, noise) }}"
+    with pytest.raises(UnsupportedOperatorError, match="random numbers are drawn by 'noise'"):
+        run_ours(model(22, graph), {})

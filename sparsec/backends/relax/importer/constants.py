@@ -12,10 +12,10 @@ from onnx_ir import serde
 
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.node import has_subgraph, opset_of
+from sparsec.graph.nodes import RANDOM
 from sparsec.graph.shapes import static_shape
 
 LARGEST = 65536  # elements of an input that the reference evaluator, which may loop in Python, is given
-RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
 
 def evaluate(context: LoweringContext, node: ir.Node) -> list[np.ndarray] | None:
