@@ -269,7 +269,9 @@ class InferenceSession:
         except IndexError:
             engine = engines.another()
         try:
-            outputs: list[np.ndarray] = tvm_runtime.call(self.threads, engine.call, feeds, wanted)
+            outputs: list[np.ndarray] = (
+                engine.call(feeds, wanted) if tvm_runtime.caller.threads == self.threads
+                else tvm_runtime.call(self.threads, engine.call, feeds, wanted))
         except IndexError as error:  # of the kernel that checks indices
             raise InputError(str(error)) from error
         else:

@@ -99,6 +99,29 @@ def test_caches_grow_in_place_and_branches_do_not_meet(decoder, session):
     assert relative_error(other[0][:, -1], whole[0][:, -1]) < 1e-5
 
 
+def test_tokens_follow_on_whatever_caches_come_back(decoder, session):
+    def follow(cache):
+        feeds = {"ids": RNG.integers(0, 9, (1, 1)), "keys": cache[0], "values": cache[1]}
+        logits, *present = session.run(None, feeds)
+        whole = run_onnxruntime(decoder[0], feeds)
+        assert max(relative_error(*pair) for pair in zip((logits, *present), whole, strict=True)) < 1e-5
+        return present
+
+    older = cache = session.run(None, decoder_feeds(1, 3, 0))[1:]
+    for _ in range(140):  # more than buffers have room for
+        older, cache = cache, follow(cache)
+    for given in (cache[::-1], older, [each[:, :, 1:] for each in cache], [each.copy() for each in cache], cache):
+        follow(follow(given))
+
+
+def test_tokens_that_follow_end_with_the_range(session):
+    cache = session.run(None, decoder_feeds(1, 1, 498))[1:]
+    for _ in range(2):
+        cache = session.run(None, {"ids": np.array([[1]]), "keys": cache[0], "values": cache[1]})[1:]
+    with pytest.raises(InputError, match=r"'past' is 501 .* 0 to 500"):
+        session.run(None, {"ids": np.array([[1]]), "keys": cache[0], "values": cache[1]})
+
+
 WRONG = {
     "beyond the range": (lambda f: {**f, "ids": np.zeros((1, 81), np.int64)}, "'tokens' is 81 .* 0 to 80"),
     "two sizes": (lambda f: {**f, "values": f["values"][:, :, 1:]}, "'past' is 3 in input 'keys' and 2 in .*'values'"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,10 @@ SPARE = 64
 """Room for so many more along the axis, at least; beyond that, half as much as there is."""
 
 
+_claims = threading.Lock()
+"""Held while a call looks whether buffers end where its caches do, and makes what lies behind its own."""
+
+
 @dataclass(eq=False)
 class Buffer:
     """An array, of which so much is filled along the axis that it grows along."""
@@ -30,7 +34,6 @@ class Buffer:
     whole: Part
     axis: int
     filled: int
-    lock: threading.Lock = field(default_factory=threading.Lock)
     _last: Callable[[], np.ndarray | None] = lambda: None
 
     @cached_property
@@ -60,6 +63,10 @@ class Buffer:
         self._last = weakref.ref(view)
         return view
 
+    def gave(self, array: object) -> bool:
+        """Whether an array is the last view of it."""
+        return array is not None and array is self._last()
+
     def claim(self, first: np.ndarray, total: int) -> bool:
         """Whether an array is all that the buffer holds, and there is room for more, which is the caller's then."""
         if total > self.whole.shape[self.axis]:
@@ -67,11 +74,21 @@ class Buffer:
         last = first is self._last()
         if not last and (first.strides != self.whole.strides or first.ctypes.data != self.whole.ctypes.data):
             return False
-        with self.lock:
+        with _claims:
             if first.shape[self.axis] != self.filled or (not last and first.shape != self.part(0, self.filled).shape):
                 return False
             self.filled = total
             return True
+
+
+def claim_next(buffers: Sequence[Buffer], length: int) -> bool:
+    """Whether all buffers are filled as far and have room for one place more, which is the caller's then."""
+    with _claims:
+        if any(each.filled != length or each.whole.shape[each.axis] <= length for each in buffers):
+            return False
+        for each in buffers:
+            each.filled = length + 1
+        return True
 
 
 class Part(np.ndarray):

@@ -131,10 +131,23 @@ class SizedProgram:
         if len(feeds) != len(self.inputs):
             unknown = [name for name in feeds if name not in {spec.name for spec in self.inputs}]
             raise InputError(f"the model has no input '{unknown[0]}'")
-        sizes = sizes_of(self.inputs, arrays, self._limits)
+        return arrays, self.sizes(self.inputs, arrays)
+
+    def sizes(self, inputs: Sequence[Input], arrays: Sequence[np.ndarray]) -> dict[str, int]:
+        """The sizes of the symbols, read from some inputs.
+
+        Raises:
+            InputError: an array does not fit its input.
+
+        """
+        return self.advanced(sizes_of(inputs, arrays, self._limits), ())
+
+    def advanced(self, sizes: Mapping[str, int], symbols: Sequence[str]) -> dict[str, int]:
+        """Sizes where some symbols are one more, with the quotients that follow."""
+        found = {**sizes, **{name: sizes[name] + 1 for name in symbols}}
         for name, terms, by in self._quotients:
-            sizes[name] = value_of(terms, sizes) // by
-        return arrays, sizes
+            found[name] = value_of(terms, found) // by
+        return found
 
     def runner(self) -> Runner | DeviceRunner:
         """A virtual machine for one call at a time."""
@@ -236,8 +249,13 @@ class SizedProgram:
 
         Of those that follow from sizes they are all, or the ones that are `told`.
         """
-        values: dict[str | None, Any] = {None: None, "": None, **self._constants}
+        values = self.known(sizes, told)
         values.update((spec.value, array) for spec, array in zip(self.inputs, arrays, strict=True))
+        return values
+
+    def known(self, sizes: Mapping[str, int], told: Collection[str] | None = None) -> dict[str | None, Any]:
+        """The constants, and the values that follow from sizes: all, or the ones `told`."""
+        values: dict[str | None, Any] = {None: None, "": None, **self._constants}
         for name, dtype, rank, terms in self._sizes:
             if told is not None and name not in told:
                 continue

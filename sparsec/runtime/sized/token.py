@@ -8,14 +8,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from sparsec.machine import tvm_runtime
-from sparsec.machine.memory import aligned, carrier, element_type
+from sparsec.machine.memory import ALIGNMENT, aligned, carrier, element_type
 from sparsec.runtime.sized.attention import FLOAT, by_rows, flat
 from sparsec.runtime.sized.branches import is_taken
-from sparsec.runtime.sized.growing import Buffer, extended
+from sparsec.runtime.sized.growing import Buffer, claim_next, extended
 from sparsec.runtime.sized.kernels import Kernels
 from sparsec.runtime.sized.sizes import value_of
 
 HALVES = ("keys", "values")
+SIZE = 8  # bytes of a number among the sizes
 
 
 class Caller(Protocol):
@@ -97,6 +98,10 @@ class Machine:
 class Token:
     """The step; one call at a time.
 
+    Attributes:
+        pasts: the values that caches are given as.
+        made: the values that it enters.
+
     Args:
         call: makes what calls the function, from how many inputs that takes.
         about: what the plan says of it.
@@ -108,18 +113,19 @@ class Token:
         self._ones, self._when = about["ones"], about["when"]
         self._caches = [[(cache[half]["past"], cache[half]["present"], cache[half]["start"]) for half in HALVES]
                         for cache in about["caches"]]
+        self.pasts, self._presents = ([half[index] for cache in self._caches for half in cache] for index in range(2))
         self._lengths = [(cache["mask"], cache["keys"]["past"], int(cache["keys"]["present"] is not None))
                          for cache in about["caches"] if "mask" in cache]
         self._outputs = [(each["name"], element_type(each["dtype"]), each["shape"]) for each in about["outputs"]]
         self._pair, self._floats = scratch["pair"], scratch["threads"] * (about["depth"] + scratch["rows"])
         self._call = call(len(about["inputs"]) + 1)
         places = {each["name"]: index for index, each in enumerate(about["inputs"])}
-        self._sizes: list[np.ndarray] = []
+        self._sizes = aligned((len(self._caches), ALIGNMENT // SIZE), np.dtype(np.int64))[:, :5]
+        self._grown: list[Buffer] = []
+        self._length = 0
         self._places: list[tuple[int, int]] = []
         for number in range(len(self._caches)):
-            sizes = aligned((5,), np.dtype(np.int64))
-            self._sizes.append(sizes)
-            self._call.give(places.pop(f"sizes.{number}"), sizes)
+            self._call.give(places.pop(f"sizes.{number}"), self._sizes[number])
             self._places.append((places.pop(f"keys.{number}"), places.pop(f"values.{number}")))
         self._buffers: list[tuple[str, np.ndarray]] = []
         self._masks: list[tuple[str, int]] = []
@@ -132,7 +138,7 @@ class Token:
                 self._buffers.append((name, buffer.reshape(-1)))
                 self._call.give(place, buffer)
         self._room, self._scratch = 0, len(about["inputs"])
-        self._made = frozenset({name for name, *_ in self._outputs} | {
+        self.made = frozenset({name for name, *_ in self._outputs} | {
             present for cache in self._caches for _, present, _ in cache if present is not None})
 
     @property
@@ -157,7 +163,7 @@ class Token:
 
     def run(self, values: dict[str | None, Any], sizes: Mapping[str, int]) -> frozenset[str]:
         """Enter the outputs, and the caches with the token, into the values; their names."""
-        call, keys = self._call, 0
+        call, keys, grown = self._call, set[int](), list[Buffer]()
         for halves, places, told in zip(self._caches, self._places, self._sizes, strict=True):
             strides: tuple[int, ...] = ()
             for (past, present, _), place in zip(halves, places, strict=True):
@@ -170,19 +176,42 @@ class Token:
                     cache, array = extended(array, 1)
                     call.give_cache(place, cache)
                     values[present], steps = array, cache.steps
+                    grown.append(cache)
                 strides += steps[1], steps[2]
             count = array.shape[2]
             told[:] = count, *strides
-            keys = max(keys, count)
+            keys.add(count)
+        self._length = max(keys)
+        self._grown = grown if len(keys) == 1 and len(grown) == len(self.pasts) else []
+        return self._computed(values, sizes)
+
+    @property
+    def grown(self) -> Mapping[str, Buffer]:
+        """By the value that a cache is given as, the buffer of the last call; empty where not all are appended to."""
+        return dict(zip(self.pasts, self._grown, strict=True)) if self._grown else {}
+
+    def follow(self, values: dict[str | None, Any], sizes: Mapping[str, int]) -> frozenset[str] | None:
+        """`run` for the caches that the last call has given; None where they have no room, or another has taken it."""
+        buffers, length = self._grown, self._length
+        if not claim_next(buffers, length):
+            return None
+        self._length = length = length + 1
+        for present, buffer in zip(self._presents, buffers):  # noqa: B905 - equally many
+            values[present] = buffer.view(length)
+        self._sizes[:, 0] = length
+        return self._computed(values, sizes)
+
+    def _computed(self, values: dict[str | None, Any], sizes: Mapping[str, int]) -> frozenset[str]:
+        """Enter the outputs; the names of all that the function has made."""
         for name, buffer in self._buffers:
             buffer[:] = values[name].reshape(-1)
         for name, place in self._masks:
-            call.give(place, np.ascontiguousarray(values[name]).reshape(-1))
-        self._grow(-(-keys // self._pair) * self._pair * self._floats)
+            self._call.give(place, np.ascontiguousarray(values[name]).reshape(-1))
+        self._grow(-(-self._length // self._pair) * self._pair * self._floats)
         shapes = [(dtype, [value_of(terms, sizes) for terms in shape]) for _, dtype, shape in self._outputs]
-        for (name, *_), array in zip(self._outputs, call.run(shapes), strict=True):
+        for (name, *_), array in zip(self._outputs, self._call.run(shapes), strict=True):
             values[name] = array
-        return self._made
+        return self.made
 
     def _grow(self, floats: int) -> None:
         if floats > self._room:
