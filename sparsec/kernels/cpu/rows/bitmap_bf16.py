@@ -21,13 +21,13 @@ from sparsec.kernels.cpu.rows.matvec import (
     arguments,
     ask_ahead,
     balanced_streams,
-    finish_rows,
     lines_ahead,
     padded_rows,
     streams_of,
 )
 from sparsec.kernels.emit.intrinsics import dot_pairs, llvm_bf16, row_bf16
 from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.threads import LLVM_TURNS
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.bitmap_pairs import PAIR, BitmapPairs
@@ -113,17 +113,14 @@ def build(params: BitmapBf16Params, isa: Isa) -> Kernel:
     weight: dict[str, tuple[int | None, str]] = {
         "starts": (p.blocks + 1, "int32"), "parts": (p.threads + 1, "int32"),
         "bits": (p.blocks * p.pairs * p.vectors, "uint32"), "values": (None, "int16")}
-    return kernel(arguments(p.shape, **weight), lambda b: _emit(b, p), llvm_bf16(isa))
+    return kernel(arguments(p.shape, **weight), lambda b: _emit(b, p), llvm_bf16(isa) + LLVM_TURNS)
 
 
 def _emit(b: Buffers, p: BitmapBf16Params) -> None:
-    height = p.blocks * p.vectors * p.lanes
-    sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
     step = PAIR * p.lanes
     width = -(-p.shape.inputs // step) * step
     activations = padded_rows(b, p.shape, width, p.lanes) if p.widened else _paired(b, p, width)
-    balanced_streams(b, p, lambda blocks, *rows: _blocks(b, p, blocks, rows, activations, sums))
-    finish_rows(b, p.shape, sums, height, p.lanes)
+    balanced_streams(b, p, lambda blocks, first, count, sums: _blocks(b, p, blocks, (first, count), activations, sums))
 
 
 def _paired(b: Buffers, p: BitmapBf16Params, width: int) -> tuple[Buffer, int]:
@@ -175,7 +172,7 @@ def _blocks(b: Buffers, p: BitmapBf16Params, blocks: Sequence[Expr], rows: tuple
     columns(p.pairs - p.pairs % UNROLL, p.pairs % UNROLL)
     for n, s, v in np.ndindex(batch, len(blocks), p.vectors):
         row = (blocks[s] * p.vectors + v) * lanes
-        store(sums, (begin + n) * p.blocks * p.vectors * lanes + row, load(totals, at(n, s, v), lanes))
+        store(sums, (begin + n) * p.height + row, load(totals, at(n, s, v), lanes))
 
 
 def _floats(words: Expr, lanes: int) -> tuple[Expr, Expr]:

@@ -31,11 +31,11 @@ from sparsec.kernels.cpu.rows.matvec import (
     arguments,
     ask_ahead,
     balanced_streams,
-    finish_rows,
     lines_ahead,
     streams_of,
 )
 from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.threads import LLVM_TURNS
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.bitmaps import Bitmaps
@@ -109,15 +109,11 @@ def build(params: BitmapParams, _isa: Isa) -> Kernel:
     weight: dict[str, tuple[int | None, str]] = {
         "starts": (p.blocks + 1, "int32"), "parts": (p.threads + 1, "int32"),
         "bits": (p.blocks * p.shape.inputs * p.vectors, f"uint{p.lanes}"), "values": (None, CODECS[p.codec])}
-    return kernel(arguments(p.shape, **weight), lambda b: _emit(b, p))
+    return kernel(arguments(p.shape, **weight), lambda b: _emit(b, p), LLVM_TURNS)
 
 
 def _emit(b: Buffers, p: BitmapParams) -> None:
-    height = p.blocks * p.vectors * p.lanes
-    sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
-
-    balanced_streams(b, p, lambda blocks, *rows: _blocks(b, p, blocks, rows, sums))
-    finish_rows(b, p.shape, sums, height, p.lanes)
+    balanced_streams(b, p, lambda blocks, first, count, sums: _blocks(b, p, blocks, (first, count), sums))
 
 
 def _blocks(b: Buffers, p: BitmapParams, blocks: Sequence[Expr], rows: tuple[Expr, int], sums: Buffer) -> None:
@@ -151,7 +147,7 @@ def _blocks(b: Buffers, p: BitmapParams, blocks: Sequence[Expr], rows: tuple[Exp
     columns(inputs - inputs % UNROLL, inputs % UNROLL)
     for n, s, v in np.ndindex(batch, len(blocks), p.vectors):
         row = (blocks[s] * p.vectors + v) * lanes
-        store(sums, (begin + n) * p.blocks * p.vectors * lanes + row, load(totals, at(n, s, v), lanes))
+        store(sums, (begin + n) * p.height + row, load(totals, at(n, s, v), lanes))
 
 
 def _expand(b: Buffers, head: Expr, bits: Expr, lanes: int) -> Expr:

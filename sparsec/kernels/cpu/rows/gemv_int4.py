@@ -28,12 +28,12 @@ from sparsec.kernels.cpu.rows.matvec import (
     arguments,
     ask_ahead,
     balanced_streams,
-    finish_rows,
     lines_ahead,
     streams_of,
 )
 from sparsec.kernels.emit.intrinsics_int8 import TINY, dot_bytes, llvm_int8, splat_four
 from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.threads import LLVM_TURNS
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.nibbles import ZERO, Nibbles, dequantized
@@ -124,7 +124,7 @@ def build(params: GemvInt4Params, isa: Isa) -> Kernel:
     if p.bitmap:
         weight |= {"starts": (p.blocks + 1, "int32"), "bits": (count * 2 * PAIRS, "uint64")}
     weight["values"] = (None if p.bitmap else count * p.lanes * BLOCK // 2, "uint8")
-    return kernel(arguments(p.shape, **weight), lambda b: _emit(b, p), llvm_int8(isa))
+    return kernel(arguments(p.shape, **weight), lambda b: _emit(b, p), llvm_int8(isa) + LLVM_TURNS)
 
 
 @dataclass(frozen=True)
@@ -138,11 +138,8 @@ class _Activations:
 
 
 def _emit(b: Buffers, p: GemvInt4Params) -> None:
-    height = p.blocks * p.vectors * p.lanes
     activations = _signed(b, p)
-    sums = T.alloc_buffer((p.shape.batch * height,), "float32")
-    balanced_streams(b, p, lambda blocks, *rows: _blocks(b, p, blocks, rows, activations, sums))
-    finish_rows(b, p.shape, sums, height, p.lanes)
+    balanced_streams(b, p, lambda blocks, first, count, sums: _blocks(b, p, blocks, (first, count), activations, sums))
 
 
 def _signed(b: Buffers, p: GemvInt4Params) -> _Activations:
@@ -194,7 +191,7 @@ def _blocks(b: Buffers, p: GemvInt4Params, blocks: Sequence[Expr], rows: tuple[E
                 add_to(totals, to(n, s, v), T.Cast(f"float32x{lanes}", load(part, n * lanes, lanes)) * scale)
     for n, s, v in np.ndindex(batch, len(blocks), p.vectors):
         row = (blocks[s] * p.vectors + v) * lanes
-        store(sums, (begin + n) * p.blocks * p.vectors * lanes + row,
+        store(sums, (begin + n) * p.height + row,
               load(totals, to(n, s, v), lanes) * splat(a.scales[begin + n], lanes))
 
 

@@ -22,12 +22,12 @@ from sparsec.kernels.cpu.rows.matvec import (
     arguments,
     ask_ahead,
     balanced_streams,
-    finish_rows,
     lines_ahead,
     streams_of,
 )
 from sparsec.kernels.emit.intrinsics_int8 import dot_bytes, llvm_int8, splat_four
 from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.threads import LLVM_TURNS
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.vnni import GROUP, VnniBlocks
@@ -105,22 +105,18 @@ def reference(weight: np.ndarray, columns: np.ndarray, params: GemvInt8Params) -
 
 def build(params: GemvInt8Params, isa: Isa) -> Kernel:
     """The kernel: (begins, scales, parts, [starts, bits], values, bias, x, [residual]) -> y."""
-    p, height = params, params.blocks * params.vectors * params.lanes
+    p = params
     weight: dict[str, tuple[int | None, str]] = {
-        "begins": (height, "int32"), "scales": (height, "float32"), "parts": (p.threads + 1, "int32")}
+        "begins": (p.height, "int32"), "scales": (p.height, "float32"), "parts": (p.threads + 1, "int32")}
     if p.bitmap:
         weight |= {"starts": (p.blocks + 1, "int32"), "bits": (p.blocks * p.groups * p.vectors, "uint64")}
     weight["values"] = (None, "int8")
-    return kernel(arguments(p.shape, **weight), lambda b: _emit(b, p), llvm_int8(isa))
+    return kernel(arguments(p.shape, **weight), lambda b: _emit(b, p), llvm_int8(isa) + LLVM_TURNS)
 
 
 def _emit(b: Buffers, p: GemvInt8Params) -> None:
-    zero, lanes, height = matvec_int8.zero_of(p.bits), p.lanes, p.blocks * p.vectors * p.lanes
-    activations = matvec_int8.quantized_rows(b, p.shape, zero, 0, lanes)
-    sums = T.alloc_buffer((p.shape.batch * height,), "float32")
-
-    balanced_streams(b, p, lambda blocks, *rows: _blocks(b, p, blocks, rows, activations, sums))
-    finish_rows(b, p.shape, sums, height, lanes)
+    activations = matvec_int8.quantized_rows(b, p.shape, matvec_int8.zero_of(p.bits), 0, p.lanes)
+    balanced_streams(b, p, lambda blocks, first, count, sums: _blocks(b, p, blocks, (first, count), activations, sums))
 
 
 def _blocks(b: Buffers, p: GemvInt8Params, blocks: Sequence[Expr], rows: tuple[Expr, int],
@@ -152,7 +148,7 @@ def _blocks(b: Buffers, p: GemvInt8Params, blocks: Sequence[Expr], rows: tuple[E
     columns(p.groups - p.groups % UNROLL, p.groups % UNROLL)
     for n, s, v in np.ndindex(batch, len(blocks), p.vectors):
         row = firsts[s] + v * lanes
-        store(sums, (begin + n) * p.blocks * p.vectors * lanes + row,
+        store(sums, (begin + n) * p.height + row,
               matvec_int8.finished(b, row, load(totals, at(n, s, v), lanes), scales[begin + n], lanes))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -15,6 +16,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.graph.operators import epilogue as operator
 from sparsec.kernels.emit.activations import ACTIVATIONS, finished
 from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.threads import next_turn
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, load, parallel, prefetch, store
 
 LINE = 64
@@ -70,6 +72,16 @@ class BlockedRows:
     def blocks(self) -> int:
         """Blocks of rows."""
         return -(-self.shape.outputs // (self.vectors * self.lanes))
+
+    @property
+    def height(self) -> int:
+        """Rows of all blocks."""
+        return self.blocks * self.vectors * self.lanes
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the blocks have no row beyond the outputs, so that threads finish what they multiply, in y."""
+        return self.height == self.shape.outputs
 
     @property
     def detail(self) -> str:
@@ -151,16 +163,58 @@ def in_groups(batch: int, group: int, body: Callable[[Expr, int], None]) -> None
         body(batch - rest, rest)
 
 
-def balanced_streams(b: Buffers, p: BlockedRows, body: Callable[[Sequence[Expr], Expr, int], None]) -> None:
-    """`in_streams` for the part that `parts` deals to each thread, for every group of rows of X: `in_groups`."""
+def balanced_streams(b: Buffers, p: BlockedRows, body: Callable[[Sequence[Expr], Expr, int, Buffer], None]) -> None:
+    """Y by `body(blocks, first, count, sums)`, which writes products of blocks and rows of X to (batch, `p.height`).
+
+    A thread begins with the part that `parts` deals to it, and then takes what the others have not begun: processors
+    are not equally fast, and the memory does not serve them alike.
+    """
+    sums = b["y"] if p.in_place else T.alloc_buffer((p.shape.batch * p.height,), "float32")
+
     def blocks(numbers: Sequence[Expr]) -> None:
-        in_groups(p.shape.batch, p.group, lambda first, count: body(numbers, first, count))
+        in_groups(p.shape.batch, p.group, lambda first, count: body(numbers, first, count, sums))
+        if p.in_place:
+            for n, number in product(range(p.shape.batch), numbers):
+                row = number * (p.vectors * p.lanes)
+                finish_vectors(b, p.shape, n * p.shape.outputs + row, row, p.vectors, p.lanes)
 
     def part(thread: Expr) -> None:
         first = T.Bind(b["parts"][thread])
         in_streams(first, T.Bind(b["parts"][thread + 1] - first), p.streams, blocks)
 
-    parallel(p.threads, part)
+    if p.threads == 1:
+        part(0)
+    else:
+        _stolen_streams(b, p, blocks)
+    if not p.in_place:
+        finish_rows(b, p.shape, sums, p.height, p.lanes)
+
+
+def _stolen_streams(b: Buffers, p: BlockedRows, body: Callable[[Sequence[Expr]], None]) -> None:
+    """`in_streams` for the parts of all threads, of which each takes the next turn of its own part, then of others."""
+    begun = T.alloc_buffer((p.threads * LINE // 4,), "int32")
+    for thread in range(p.threads):
+        T.buffer_store(begun, T.int32(0), [thread * LINE // 4])
+
+    def share(thread: Expr) -> None:
+        turn = T.alloc_buffer((1,), "int32", scope="local")
+        with T.serial(0, p.threads) as other:
+            owner = T.Bind(T.floormod(thread + other, p.threads))
+            first = T.Bind(b["parts"][owner])
+            count = T.Bind(b["parts"][owner + 1] - first)
+            each = T.Bind(count // p.streams)
+            turns = T.Bind(each + count - p.streams * each)
+            T.buffer_store(turn, next_turn(begun, owner * (LINE // 4)), [0])
+            with T.While(turn[0] < turns):
+                with T.If(turn[0] < each):
+                    with T.Then():
+                        body([T.Bind(first + stream * each + turn[0]) for stream in range(p.streams)])
+                    if p.streams > 1:
+                        with T.Else():
+                            body([T.Bind(first + p.streams * each + (turn[0] - each))])
+                T.buffer_store(turn, next_turn(begun, owner * (LINE // 4)), [0])
+
+    parallel(p.threads, share)
 
 
 def balanced_parts(b: Buffers, threads: int, body: Callable[[Expr], None]) -> None:
