@@ -20,7 +20,19 @@ from sparsec.kernels.emit.activations import exp_normal
 from sparsec.kernels.emit.fold import across
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.registers import transpose
-from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, add_to, kernel, load, prefetch, registers, splat, store
+from sparsec.kernels.emit.tir import (
+    Buffer,
+    Buffers,
+    Expr,
+    Kernel,
+    add_to,
+    kernel,
+    load,
+    prefetch,
+    registers,
+    splat,
+    store,
+)
 
 ROWS = 4  # query rows in flight
 MORE_ROWS = 8  # the same of many tokens where registers hold their sums: keys and values are read half as often
@@ -28,6 +40,8 @@ MORE_REGISTERS = 32  # vector registers that hold them
 PAIR = 2  # vectors of keys in flight, which make enough sums to hide the latency of FMA
 WIDE = {ROWS: 4, MORE_ROWS: 2}  # vectors of values in flight
 AHEAD = 1  # pairs of vectors of keys that are asked for while one is worked on: rows lie apart, and streams are short
+LINE = 16  # floats of a line of a cache
+KEPT = 1 << 16  # floats of values, and of keys, that an L2 cache keeps until they are used
 UNDERFLOW = -87.0  # e^x below is no normal number; it becomes 0
 
 SIZES = ("batch", "groups", "shared", "tokens", "keys", "masked",
@@ -103,13 +117,17 @@ def build(p: SizedAttention, isa: Isa) -> Kernel:
 
 @dataclass(frozen=True)
 class Frame:
-    """What the parts of the kernel share: its buffers, its sizes by name, the lanes of its vectors, and `heights`."""
+    """What the parts of the kernel share: its buffers, its sizes by name, the lanes of its vectors, and `heights`.
+
+    Where all is read `once`, values and the keys of the next group come to the L2 cache while others are worked on.
+    """
 
     b: Buffers
     p: SizedAttention
     sizes: dict[str, Any]
     lanes: int
     heights: tuple[int, ...] = (ROWS,)
+    once: bool = False
 
     @property
     def blocks(self) -> Expr:
@@ -128,19 +146,28 @@ def over_groups(frame: Frame, isa: Isa) -> None:
     room = T.Bind(frame.blocks * (PAIR * frame.lanes * (frame.p.depth + frame.heights[0])))
     if isa.threads == 1:
         with T.serial(0, units) as unit:
-            _unit(frame, unit, T.int64(0))
+            _unit(frame, unit, T.int64(0), units)
         return
     with T.parallel(0, isa.threads) as thread:
         number = T.Cast("int64", thread)
-        with T.serial(T.floordiv(number * units, isa.threads), T.floordiv((number + 1) * units, isa.threads)) as unit:
-            _unit(frame, unit, T.Bind(number * room))
+        end = T.Bind(T.floordiv((number + 1) * units, isa.threads))
+        with T.serial(T.floordiv(number * units, isa.threads), end) as unit:
+            _unit(frame, unit, T.Bind(number * room), end)
 
 
-def _unit(f: Frame, unit: Expr, work: Expr) -> None:
+def _unit(f: Frame, unit: Expr, work: Expr, end: Expr) -> None:
     """All heads of a group: its keys in the order of vectors at `work`, the scores of a block of rows behind them."""
     s = f.sizes
-    batch, group = T.Bind(T.floordiv(unit, s["groups"])), T.Bind(T.floormod(unit, s["groups"]))
-    _transposed_keys(f, T.Bind(batch * s["k_batch"] + group * s["k_group"]), work)
+
+    def group_of(number: Expr) -> tuple[Expr, Expr]:
+        return T.Bind(T.floordiv(number, s["groups"])), T.Bind(T.floormod(number, s["groups"]))
+
+    def keys_of(batch: Expr, group: Expr) -> Expr:
+        return T.Bind(batch * s["k_batch"] + group * s["k_group"])
+
+    batch, group = group_of(unit)
+    _transposed_keys(f, keys_of(batch, group), work)
+    later = keys_of(*group_of(T.Bind(T.min(unit + 1, end - 1)))) if f.once else None
     scores = T.Bind(work + f.blocks * (PAIR * f.lanes * f.p.depth))
     rows = T.Bind(s["shared"] * s["tokens"])
     values = T.Bind(batch * s["v_batch"] + group * s["v_group"])
@@ -156,47 +183,73 @@ def _unit(f: Frame, unit: Expr, work: Expr) -> None:
         count = T.Bind(T.floordiv(rows - first + (height - 1 if last else 0), height))
         with T.serial(0, count) as block:
             at = [starts(T.Bind(T.min(first + block * height + r, rows - 1))) for r in range(height)]
-            _scores(f, [each["q"] for each in at], work, scores)
+            _scores(f, [each["q"] for each in at], work, scores, values)
             rows_of = [T.Bind(scores + f.blocks * (PAIR * f.lanes * r)) for r in range(height)]
             sums = _softmax(f, rows_of, [each["mask"] for each in at])
-            _weighted(f, values, scores, sums, [each["y"] for each in at])
+            _weighted(f, values, scores, sums, [each["y"] for each in at], later)
         first = T.Bind(first + count * height)
 
 
 def _transposed_keys(f: Frame, first: Expr, work: Expr) -> None:
     """Keys as [pair of vectors][feature][key of the pair]; those behind the last repeat it."""
-    lanes, s = f.lanes, f.sizes
-    with T.serial(0, f.blocks) as block, T.serial(0, f.p.depth // lanes) as part:
+    keys, count = f.sizes["keys"], PAIR * f.lanes
+    whole = T.Bind(T.floordiv(keys, count))
+    with T.serial(0, whole) as block:
+        _transposed_block(f, work, block, lambda key: first + (block * count + key) * f.sizes["k_key"])
+    with T.serial(0, f.blocks - whole) as rest:
+        block = whole + rest
+        _transposed_block(f, work, block,
+                          lambda key: first + T.min(block * count + key, keys - 1) * f.sizes["k_key"])
+
+
+def _transposed_block(f: Frame, work: Expr, block: Expr, key_at: Callable[[int], Expr]) -> None:
+    lanes = f.lanes
+    with T.serial(0, f.p.depth // lanes) as part:
         for half in range(PAIR):
             rows = []
             for lane in range(lanes):
-                number = block * (PAIR * lanes) + (half * lanes + lane)
-                at = T.Bind(first + T.min(number, s["keys"] - 1) * s["k_key"] + part * lanes)
-                prefetch(f.b["k"], at + AHEAD * PAIR * lanes * s["k_key"])
+                at = T.Bind(key_at(half * lanes + lane) + part * lanes)
+                prefetch(f.b["k"], at + AHEAD * PAIR * lanes * f.sizes["k_key"])
                 rows.append(load(f.b["k"], at, lanes))
             for feature, vector in enumerate(transpose(rows, lanes) if lanes > 1 else rows):
                 row = (block * f.p.depth + part * lanes + feature) * PAIR + half
                 store(f.b["work"], work + row * lanes, vector)
 
 
-def _scores(f: Frame, queries: list[Expr], keys: Expr, scores: Expr) -> None:
+def _scores(f: Frame, queries: list[Expr], keys: Expr, scores: Expr, values: Expr) -> None:
     """The products of a block of rows with all keys, a row behind the other."""
-    lanes, depth = f.lanes, f.p.depth
+    lanes, depth, count = f.lanes, f.p.depth, PAIR * f.lanes
+    asks = f.once and depth % count == 0
+    unrolled = depth // count if asks else 1
+
+    def multiply(block: Expr, feature: Expr, sums: Buffer) -> None:
+        at = T.Bind(keys + (block * depth + feature) * count)
+        vectors = [T.Bind(load(f.b["work"], at + half * lanes, lanes)) for half in range(PAIR)]
+        for r, query in enumerate(queries):
+            x = T.Bind(splat(f.b["q"][query + feature], lanes))
+            for half in range(PAIR):
+                add_to(sums, (r * PAIR + half) * lanes, x * vectors[half])
+
     with T.serial(0, f.blocks) as block:
         sums = registers(len(queries) * PAIR, lanes)
         for register in range(len(queries) * PAIR):
             store(sums, register * lanes, splat(0.0, lanes))
-        with T.serial(0, depth) as feature:
-            at = T.Bind(keys + (block * depth + feature) * (PAIR * lanes))
-            vectors = [T.Bind(load(f.b["work"], at + half * lanes, lanes)) for half in range(PAIR)]
-            for r in range(len(queries)):
-                x = T.Bind(splat(f.b["q"][queries[r] + feature], lanes))
-                for half in range(PAIR):
-                    add_to(sums, (r * PAIR + half) * lanes, x * vectors[half])
+        with T.serial(0, depth // unrolled) as step:
+            if asks:
+                key = T.min(block * count + step, T.int64(KEPT // f.p.width))
+                _ask(f, "v", T.Bind(values + key * f.sizes["v_key"]), f.p.width)
+            for u in range(unrolled):
+                multiply(block, step * unrolled + u, sums)
         for r in range(len(queries)):
             for half in range(PAIR):
                 target = scores + ((r * f.blocks + block) * PAIR + half) * lanes
                 store(f.b["work"], target, load(sums, (r * PAIR + half) * lanes, lanes))
+
+
+def _ask(f: Frame, name: str, at: Expr, count: int) -> None:
+    """Ask the L2 cache for the features of a key or value."""
+    for first in range(0, count, LINE):
+        prefetch(f.b[name], at + first, 2)
 
 
 def _softmax(f: Frame, rows: list[Expr], masks: list[Expr]) -> list[Expr]:
@@ -290,8 +343,9 @@ def _stepped(f: Frame, x: Expr, mask: Expr, width: int) -> Expr:
     return x
 
 
-def _weighted(f: Frame, values: Expr, scores: Expr, sums: list[Expr], targets: list[Expr]) -> None:
-    """The values by their weights, for a block of rows."""
+def _weighted(f: Frame, values: Expr, scores: Expr, sums: list[Expr], targets: list[Expr],
+              later: Expr | None) -> None:
+    """The values by their weights, for a block of rows; asks for the keys from `later` on, if there are any."""
     lanes, vectors, wide = f.lanes, f.p.width // f.lanes, WIDE[len(sums)]
     for first in range(0, vectors, wide):
         count = min(wide, vectors - first)
@@ -302,6 +356,8 @@ def _weighted(f: Frame, values: Expr, scores: Expr, sums: list[Expr], targets: l
             at = T.Bind(values + key * f.sizes["v_key"] + first * lanes)
             for v in range(count):
                 prefetch(f.b["v"], at + AHEAD * PAIR * lanes * f.sizes["v_key"] + v * lanes)
+            if later is not None and first == 0:
+                _ask(f, "k", T.Bind(later + T.min(key, T.int64(KEPT // f.p.depth)) * f.sizes["k_key"]), f.p.depth)
             row = [T.Bind(load(f.b["v"], at + v * lanes, lanes)) for v in range(count)]
             for r in range(len(sums)):
                 weight = T.Bind(splat(f.b["work"][scores + r * (f.blocks * (PAIR * lanes)) + key], lanes))

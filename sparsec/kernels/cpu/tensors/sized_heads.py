@@ -81,7 +81,7 @@ def _emit(b: Buffers, p: SizedHeads, isa: Isa) -> None:
     fixed = {"batch": 1, "groups": p.groups, "shared": p.heads // p.groups, "tokens": 1, "masked": int(p.masked),
              "q_head": depth, "y_head": width}
     sizes = {**{name: T.int64(fixed.get(name, 0)) for name in SIZES}, **told}
-    over_groups(Frame(b, p.attention, sizes, isa.lanes_dividing(depth, width)), isa)
+    over_groups(Frame(b, p.attention, sizes, isa.lanes_dividing(depth, width), once=True), isa)
 
 
 def _copy(isa: Isa, source: Place, target: Place, count: int) -> None:
