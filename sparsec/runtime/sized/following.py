@@ -49,7 +49,7 @@ class Following:
     def __init__(self, program: Told, token: Token, before: Callable[[Values, Sizes], Values]) -> None:
         self._program, self._token, self._before = program, token, before
         caches = {spec.value: spec for spec in program.inputs if spec.value in token.pasts}
-        self._caches = [(spec.name, spec.value) for spec in caches.values()]
+        self._caches = [caches[value].name for value in token.pasts if value in caches]
         alike = {spec.shape: spec for spec in caches.values()}.values()  # which have the same sizes
         self._alike = [spec.name for spec in alike]
         self._others = [spec for spec in program.inputs if spec.value not in caches]
@@ -58,10 +58,10 @@ class Following:
     def run(self, feeds: Mapping[str, np.ndarray]) -> Values | None:
         """All values with the outputs; None where a call has to look at everything."""
         grown, names = self._token.grown, self._caches
-        if not grown or len(feeds) != len(names) + len(self._others):
+        if len(grown) != len(names) or len(feeds) != len(names) + len(self._others):
             return None
-        caches = [feeds.get(name) for name, _ in names]
-        if not all(grown[value].gave(array) for array, (_, value) in zip(caches, names)):  # noqa: B905 - equally many
+        caches = [feeds.get(name) for name in names]
+        if not all([buffer.gave(array) for buffer, array in zip(grown, caches)]):  # noqa: B905, C419 - as fast as it goes
             return None
         arrays = [feeds.get(spec.name) for spec in self._others]
         if not all(type(array) is np.ndarray and array.dtype.isnative for array in arrays):
@@ -70,7 +70,7 @@ class Following:
         if not self._token.fits(sizes):
             return None
         given: Values = {spec.value: array for spec, array in zip(self._others, arrays)}  # noqa: B905 - as above
-        given.update((value, array) for (_, value), array in zip(names, caches))  # noqa: B905 - as above
+        given.update(zip(self._token.pasts, caches))  # noqa: B905 - as above
         try:
             values = self._before(given, sizes)
         except (ValueError, ArithmeticError):  # the call that looks at everything tells which

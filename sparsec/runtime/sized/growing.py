@@ -46,6 +46,11 @@ class Buffer:
         """Elements from one place to the next, along every axis."""
         return tuple(stride // self.whole.itemsize for stride in self.whole.strides)
 
+    @property
+    def room(self) -> int:
+        """Places along the axis that it grows along."""
+        return int(self.whole.shape[self.axis])
+
     @cached_property
     def address(self) -> int:
         """Of its first element."""
@@ -81,10 +86,10 @@ class Buffer:
             return True
 
 
-def claim_next(buffers: Sequence[Buffer], length: int) -> bool:
-    """Whether all buffers are filled as far and have room for one place more, which is the caller's then."""
+def claim_next(buffers: Sequence[Buffer], length: int, room: int) -> bool:
+    """Whether all buffers are filled as far, short of their room, so that one place more is the caller's then."""
     with _claims:
-        if any(each.filled != length or each.whole.shape[each.axis] <= length for each in buffers):
+        if length >= room or any(each.filled != length for each in buffers):
             return False
         for each in buffers:
             each.filled = length + 1

@@ -100,6 +100,7 @@ class Token:
 
     Attributes:
         pasts: the values that caches are given as.
+        grown: their buffers as of the last call, in order; none where not all are appended to.
         made: the values that it enters.
 
     Args:
@@ -113,6 +114,7 @@ class Token:
         self._ones, self._when = about["ones"], about["when"]
         self._caches = [[(cache[half]["past"], cache[half]["present"], cache[half]["start"]) for half in HALVES]
                         for cache in about["caches"]]
+        self._starts = [(start, past) for cache in self._caches for past, _, start in cache if start is not None]
         self.pasts, self._presents = ([half[index] for cache in self._caches for half in cache] for index in range(2))
         self._lengths = [(cache["mask"], cache["keys"]["past"], int(cache["keys"]["present"] is not None))
                          for cache in about["caches"] if "mask" in cache]
@@ -121,8 +123,8 @@ class Token:
         self._call = call(len(about["inputs"]) + 1)
         places = {each["name"]: index for index, each in enumerate(about["inputs"])}
         self._sizes = aligned((len(self._caches), ALIGNMENT // SIZE), np.dtype(np.int64))[:, :5]
-        self._grown: list[Buffer] = []
-        self._length = 0
+        self.grown: list[Buffer] = []
+        self._length = self._end = 0
         self._places: list[tuple[int, int]] = []
         for number in range(len(self._caches)):
             self._call.give(places.pop(f"sizes.{number}"), self._sizes[number])
@@ -158,8 +160,7 @@ class Token:
         if not is_taken(self._when, values) or any(
                 values[mask].size != values[past].shape[2] + more for mask, past, more in self._lengths):
             return False
-        return all(start is None or (values[start] == values[past].shape[2]).all()
-                   for cache in self._caches for past, _, start in cache)
+        return all((values[start] == values[past].shape[2]).all() for start, past in self._starts)
 
     def run(self, values: dict[str | None, Any], sizes: Mapping[str, int]) -> frozenset[str]:
         """Enter the outputs, and the caches with the token, into the values; their names."""
@@ -182,18 +183,14 @@ class Token:
             told[:] = count, *strides
             keys.add(count)
         self._length = max(keys)
-        self._grown = grown if len(keys) == 1 and len(grown) == len(self.pasts) else []
+        self.grown = grown if len(keys) == 1 and len(grown) == len(self.pasts) else []
+        self._end = min((each.room for each in grown), default=0)
         return self._computed(values, sizes)
-
-    @property
-    def grown(self) -> Mapping[str, Buffer]:
-        """By the value that a cache is given as, the buffer of the last call; empty where not all are appended to."""
-        return dict(zip(self.pasts, self._grown, strict=True)) if self._grown else {}
 
     def follow(self, values: dict[str | None, Any], sizes: Mapping[str, int]) -> frozenset[str] | None:
         """`run` for the caches that the last call has given; None where they have no room, or another has taken it."""
-        buffers, length = self._grown, self._length
-        if not claim_next(buffers, length):
+        buffers, length = self.grown, self._length
+        if not claim_next(buffers, length, self._end):
             return None
         self._length = length = length + 1
         for present, buffer in zip(self._presents, buffers):  # noqa: B905 - equally many
