@@ -88,7 +88,7 @@ class RowGroups(Recipe):
     def _dealt(self, section: int, counts: np.ndarray) -> np.ndarray:
         """The row blocks of a section, (parts, its chunks, blocks), by counts (blocks, chunks); -1 fills parts."""
         own = self.blocks // self.sections
-        dealt = _deal(counts[section * own:(section + 1) * own].sum(axis=1), self.parts, self.groups * self.group)
+        dealt = deal(counts[section * own:(section + 1) * own].sum(axis=1), self.parts, self.groups * self.group)
         dealt = np.where(dealt >= 0, dealt + section * own, -1)
         return dealt[:, None, :].repeat(self.chunks // self.sections, axis=1)
 
@@ -99,7 +99,7 @@ class RowGroups(Recipe):
         return np.asarray(offsets // self.index_unit)
 
 
-def _deal(counts: np.ndarray, parts: int, per_part: int) -> np.ndarray:
+def deal(counts: np.ndarray, parts: int, per_part: int) -> np.ndarray:
     """Row blocks of every part, (parts, per_part): by falling count, dealt back and forth; -1 fills short parts."""
     order = np.argsort(-counts, kind="stable")
     order = np.concatenate([order, np.full(parts * per_part - len(order), -1)])

@@ -12,6 +12,7 @@ from sparsec.kernels.cpu.products import (
     spmm,
     spmm_bf16,
     spmm_int8,
+    spmm_pairs,
     winograd,
 )
 
@@ -21,6 +22,7 @@ FAMILIES: dict[str, CpuFamily] = {family.name: family for family in (
     dense_groups.FAMILY,
     winograd.FAMILY,
     spmm.FAMILY,
+    spmm_pairs.FAMILY,
     spmm_bf16.FAMILY,
     dense_bf16.FAMILY,
     dense_amx.FAMILY,
