@@ -104,29 +104,31 @@ class RowPairs(Recipe):
         indices = np.full((total, width), p.tap_offsets[0] // p.index_unit, np.uint16)
         values = np.zeros((total, height), np.float32)
 
-        common = first & second
-        together = common & (_rank(common) < (limit * p.shared)[:, None])
-        taken = together.sum(axis=1)
-        for side, own in enumerate((first & ~together, second & ~together)):
-            apart = own & (_rank(own) < (limit * p.single)[:, None])
-            pair, column = np.nonzero(apart)
-            slot = _rank(apart)[pair, column]
-            step = (begin[pair] + slot // p.single) * p.pairs + member[pair]
-            indices[step, p.shared + 2 * (slot % p.single) + side] = offsets[column]
-            values[step, 2 * p.shared + 2 * (slot % p.single) + side] = columns[both[pair, side], column]
+        def put(pair: np.ndarray, column: np.ndarray, slot: np.ndarray, side: int | None) -> None:
+            """Enter columns of pairs by the number of their place, single ones of a row or, for None, shared ones."""
+            places, start = (p.shared, 0) if side is None else (p.single, p.shared)
+            step = (begin[pair] + slot // places) * p.pairs + member[pair]
+            at = start + slot % places if side is None else start + 2 * (slot % places) + side
+            indices[step, at] = offsets[column]
+            for row in (0, 1) if side is None else (side,):
+                values[step, 2 * (start + slot % places) + row] = columns[both[pair, row], column]
+
+        own = first.copy(), second.copy()
+        pair, column, slot = _numbered(first & second)
+        fits = slot < (limit * p.shared)[pair]
+        pair, column = pair[fits], column[fits]
+        put(pair, column, slot[fits], None)
+        taken = np.bincount(pair, minlength=len(both))
+        for side, rest in enumerate(own):
+            rest[pair, column] = False
+            row_pair, row_column, slot = _numbered(rest)
+            room = (limit * p.single)[row_pair]
+            fits = slot < room
+            put(row_pair[fits], row_column[fits], slot[fits], side)
             # What finds no place of its own takes a shared one, where the other row has a zero.
-            pair, column = np.nonzero(own & ~apart)
-            slot = taken[pair] + _rank(own & ~apart)[pair, column]
-            taken = taken + (own & ~apart).sum(axis=1)
-            step = (begin[pair] + slot // p.shared) * p.pairs + member[pair]
-            indices[step, slot % p.shared] = offsets[column]
-            values[step, 2 * (slot % p.shared) + side] = columns[both[pair, side], column]
-        pair, column = np.nonzero(together)
-        slot = _rank(together)[pair, column]
-        step = (begin[pair] + slot // p.shared) * p.pairs + member[pair]
-        indices[step, slot % p.shared] = offsets[column]
-        for side in (0, 1):
-            values[step, 2 * (slot % p.shared) + side] = columns[both[pair, side], column]
+            over = row_pair[~fits]
+            put(over, row_column[~fits], taken[over] + (slot - room)[~fits], None)
+            taken = taken + np.bincount(over, minlength=len(both))
         return indices.ravel(), values.ravel()
 
     def _offsets(self, column: np.ndarray) -> np.ndarray:
@@ -150,9 +152,11 @@ def expected_steps(weight: np.ndarray, chunk_columns: int, shared: int, single: 
     return float(np.mean(found))
 
 
-def _rank(chosen: np.ndarray) -> np.ndarray:
-    """The number of every chosen element in its row."""
-    return np.asarray(chosen.cumsum(axis=1, dtype=np.int32) - 1)
+def _numbered(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row and column of every chosen element, and its number in its row."""
+    row, column = np.divmod(np.flatnonzero(chosen), chosen.shape[1])
+    count = np.bincount(row, minlength=len(chosen))
+    return row, column, np.arange(len(row)) - (count.cumsum() - count)[row]
 
 
 def _steps(first: np.ndarray, second: np.ndarray, common: np.ndarray, shared: int, single: int) -> np.ndarray:
@@ -182,9 +186,10 @@ def _matched(present: np.ndarray, rows: np.ndarray, shared: int, single: int) ->
     need = _steps(first, second, common, shared, single)
     good = need <= -(-np.maximum(first, second) // (shared + single))
     missing = rows == -2
-    unequal = missing[:, :, None] != missing[:, None, :]
-    need = np.where(unequal, NEVER, need)
-    good &= ~unequal
+    if missing.any():
+        unequal = missing[:, :, None] != missing[:, None, :]
+        need[unequal] = NEVER
+        good &= ~unequal
     diagonal = np.arange(WINDOW)
     need[:, diagonal, diagonal] = NEVER
     good[:, diagonal, diagonal] = False

@@ -13,14 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
 from sparsec.kernels.cpu.products.row_blocks import RowBlocks, arguments, each_group, each_row
-from sparsec.kernels.cpu.products.spmm import AHEAD_GROUPS, AHEAD_SHARE, LINE, MAX_AHEAD
+from sparsec.kernels.cpu.products.spmm import AHEAD_SHARE, LINE, MAX_AHEAD
 from sparsec.kernels.cpu.products.tilings import SPARSE_SHARES, tile_vectors, tilings
 from sparsec.kernels.cpu.products.walk import Finish, Stage, Tiling, build_product, float_tile
 from sparsec.kernels.emit.isa import Isa
@@ -29,10 +28,14 @@ from sparsec.kernels.family import Family, float_product
 from sparsec.kernels.packing.row_pairs import RowPairs, expected_steps
 from sparsec.target import Target
 
-LEAST_DENSITY = 0.35  # at which pairs have enough columns in common
-STEPS = ((2, 2),)
+LEAST_DENSITY = 0.3  # at which pairs have enough columns in common
+STEPS = ((5, 3), (3, 2))
 """(shared, single) columns of a step."""
+REGISTERS = 32
 LEAST_SUMS = 12  # vectors of sums that hide the latency of multiply-adds
+AHEAD_GROUPS = 8  # groups that weights are asked for ahead of their use: pairs are soon done
+BAND_SHARE = 1 / 8  # of the L2 cache that a band's sums take where one tile holds all pixels
+BAND_ROWS = 128  # rows that a band has at least
 INDEX_LOADS = 0.5  # what an index costs, in loads
 _LLVM = """
 define linkonce_odr i64 @sparsec_load_index(ptr %indices, i64 %index) alwaysinline nounwind {
@@ -99,10 +102,7 @@ def reject(layer: StencilProduct, isa: Isa) -> str | None:
         return f"of {layer.density:.0%} non-zeros rows have too few in common"
     if layer.density == 1 or layer.groups > 1:
         return "the weight is dense" if layer.groups == 1 else "rows of different groups have no inputs in common"
-    return "a vector is too narrow" if isa.lanes < NARROWEST else None
-
-
-NARROWEST = 8
+    return "the processor has too few registers for the sums of two rows" if isa.registers < REGISTERS else None
 
 
 def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
@@ -112,11 +112,13 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
         group = next((g for g in (2, 4) if g * vectors >= LEAST_SUMS and g * vectors <= isa.registers - 5), None)
         if group is None or group * isa.threads > rows:
             continue
-        for tiling in tilings(layer, target, isa, vectors, SPARSE_SHARES):
+        for each in tilings(layer, target, isa, vectors, SPARSE_SHARES):
             for shared, single in STEPS:
-                params = PairsParams(_even_chunk(tiling, shared + single), group, shared, single)
+                tiling = _banded(_even_chunk(each, shared + single), isa, target)
+                params = PairsParams(tiling, group, shared, single)
                 if params.reach < 1 << 16:
-                    steps = layer.memoised(expected_steps, params.tiling.chunk * len(layer.stencil.taps), shared, single)
+                    columns = tiling.chunk * len(layer.stencil.taps)
+                    steps = layer.memoised(expected_steps, columns, shared, single)
                     yield _option(replace(params, ahead=_lines_ahead(params, steps, target.l2_bytes)), steps, target)
 
 
@@ -125,6 +127,15 @@ def _even_chunk(tiling: Tiling, step: int) -> Tiling:
     multiple = 2 * step
     return replace(tiling, chunk=max(multiple, tiling.chunk // multiple * multiple)
                    ) if multiple < tiling.chunk < tiling.stencil.channels else tiling
+
+
+def _banded(tiling: Tiling, isa: Isa, target: Target) -> Tiling:
+    """The tiling in bands of rows whose sums stay near between chunks, where one tile holds all pixels."""
+    s = tiling.stencil
+    bands = round(4 * s.outputs * tiling.tile / (BAND_SHARE * target.l2_bytes))
+    bands = min(bands, s.outputs // BAND_ROWS // isa.threads)
+    banded = tiling.mode == "direct" and s.segments * tiling.tiles == 1 and tiling.chunks > 1 and bands > 1
+    return replace(tiling, parts=isa.threads * bands, bands=bands) if banded else tiling
 
 
 def _lines_ahead(p: PairsParams, steps: float, l2_bytes: int) -> int:
@@ -138,8 +149,8 @@ def _lines_ahead(p: PairsParams, steps: float, l2_bytes: int) -> int:
 def _option(params: PairsParams, steps: float, target: Target) -> Option:
     p, t = params, params.tiling
     nbytes = steps * t.chunks * -(-p.blocks // 2) * (8 * (p.shared + p.single) + 2 * (p.shared + 2 * p.single))
-    return Option("csr", f"spmm/pairs-{t.mode}", f"V={t.vectors} chunk={t.chunk} G={p.group} step={p.shared}+{p.single} "
-                  f"B={t.bands}", p, int(nbytes) + 4 * p.blocks * t.chunks,
+    detail = f"V={t.vectors} chunk={t.chunk} G={p.group} step={p.shared}+{p.single} B={t.bands}"
+    return Option("csr", f"spmm/pairs-{t.mode}", detail, p, int(nbytes) + 4 * p.blocks * t.chunks,
                   work(p, steps, target.l1_bytes, target.l2_bytes), "f32")
 
 
