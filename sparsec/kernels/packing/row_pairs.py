@@ -45,39 +45,30 @@ class RowPairs(Recipe):
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """`starts`, `rows`, `indices` and `values`, see `kernels.cpu.products.spmm_pairs.recipe`."""
         p = self
-        # A part's rows, in windows; behind the last row stands one of zeros for those that a part lacks.
+        # Behind the last row stands one of zeros, for those that a part lacks.
         dealt = deal(np.count_nonzero(weight, axis=1), p.parts, 2 * p.pairs * p.groups)
         windows = -(-dealt.shape[1] // WINDOW)
         filled = np.full((p.parts, windows * WINDOW), -2)
         filled[:, :dealt.shape[1]] = dealt
         rows = filled.reshape(-1, WINDOW)
         padded = np.concatenate([weight, np.zeros((1, weight.shape[1]), weight.dtype)]).astype(np.float32, copy=False)
-        pieces = [self._chunk(padded, rows, chunk) for chunk in range(p.chunks)]
-        # From (chunk, part, group) to (part, chunk, group).
-        counts = np.stack([steps for _, steps, _, _ in pieces], axis=1)
-        bounds = np.concatenate([np.zeros((p.parts, p.chunks, 1), np.int64), counts.cumsum(axis=2)], axis=2)
-        order = [(part, chunk) for part in range(p.parts) for chunk in range(p.chunks)]
+        found = [self._chunk(padded, rows, chunk) for chunk in range(p.chunks)]
+        steps = np.stack([each.steps for each in found], axis=1)  # (part, chunk, group)
+        shares = np.concatenate([np.zeros((1, p.chunks), int), steps.sum(axis=2).cumsum(axis=0)])  # from part to part
 
-        def joined(which: int, width: int) -> np.ndarray:
-            ends = np.stack([np.concatenate([[0], steps.sum(axis=1).cumsum()]) for _, steps, _, _ in pieces]) * width
-            return np.concatenate([pieces[chunk][which][ends[chunk, part]:ends[chunk, part + 1]]
-                                   for part, chunk in order])
+        def by_part(arrays: list[np.ndarray]) -> np.ndarray:
+            return np.concatenate([arrays[chunk][shares[part, chunk]:shares[part + 1, chunk]].ravel()
+                                   for part in range(p.parts) for chunk in range(p.chunks)])
 
-        starts = np.concatenate([[0], counts.ravel().cumsum()])
-        assert bounds[:, :, -1].sum() == starts[-1]
         return {
-            "starts": starts.astype(np.int32),
-            "rows": np.stack([each for each, _, _, _ in pieces], axis=1).astype(np.int32).ravel(),
-            "indices": joined(2, p.pairs * (p.shared + 2 * p.single)),
-            "values": joined(3, 2 * p.pairs * (p.shared + p.single)),
+            "starts": np.concatenate([[0], steps.ravel().cumsum()]).astype(np.int32),
+            "rows": np.stack([each.rows for each in found], axis=1).astype(np.int32).ravel(),
+            "indices": by_part([each.indices for each in found]),
+            "values": by_part([each.values for each in found]),
         }
 
-    def _chunk(self, weight: np.ndarray, rows: np.ndarray,
-               chunk: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """A chunk's rows (part, group, pair, 2), steps (part, group), and for one part after the other the flat arrays.
-
-        `weight` ends with a row of zeros; of the windows (n, WINDOW) of rows, -1 is that one and -2 none.
-        """
+    def _chunk(self, weight: np.ndarray, rows: np.ndarray, chunk: int) -> _Chunk:
+        """A chunk of the weight, which ends with a row of zeros; see `_partners` for `rows`."""
         p = self
         columns = weight[:, chunk * p.chunk_columns:(chunk + 1) * p.chunk_columns]
         present = columns != 0
@@ -88,12 +79,15 @@ class RowPairs(Recipe):
         rank = np.argsort(-steps, axis=1, kind="stable")
         ordered = (rank + np.arange(p.parts)[:, None] * rank.shape[1]).ravel()
         steps = np.maximum(np.take_along_axis(steps, rank, axis=1).reshape(p.parts, p.groups, p.pairs).max(axis=2), 1)
-        return (both[ordered].reshape(p.parts, p.groups, p.pairs, 2), steps,
-                *self._filled(columns, both[ordered], first[ordered], second[ordered], steps.ravel()))
+        filled = self._filled(columns, both[ordered], first[ordered], second[ordered], steps.ravel())
+        return _Chunk(both[ordered].reshape(p.parts, p.groups, p.pairs, 2), steps, *filled)
 
     def _filled(self, columns: np.ndarray, both: np.ndarray, first: np.ndarray, second: np.ndarray,
                 steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`indices` and `values` of the pairs (n, 2) of rows, whose non-zeros are given, in groups of so many steps."""
+        """`indices` and `values`, a line a step, of the pairs (n, 2) of rows, in groups of so many steps.
+
+        `first` and `second` (n, columns) tell the non-zeros of the pairs' rows.
+        """
         p = self
         begin = np.repeat(np.concatenate([[0], steps.cumsum()[:-1]]), p.pairs)
         limit = np.repeat(steps, p.pairs)
@@ -129,13 +123,23 @@ class RowPairs(Recipe):
             over = row_pair[~fits]
             put(over, row_column[~fits], taken[over] + (slot - room)[~fits], None)
             taken = taken + np.bincount(over, minlength=len(both))
-        return indices.ravel(), values.ravel()
+        return indices.reshape(-1, p.pairs * width), values.reshape(-1, p.pairs * height)
 
     def _offsets(self, column: np.ndarray) -> np.ndarray:
         """Where the kernel reads the inputs of a chunk's columns, in the units of indices."""
         taps = len(self.tap_offsets)
         offsets = column // taps * self.channel_step + np.asarray(self.tap_offsets)[column % taps]
         return np.asarray(offsets // self.index_unit).astype(np.uint16)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Rows (part, group, pair, 2) and steps (part, group) of a chunk, its indices and values a line a step."""
+
+    rows: np.ndarray
+    steps: np.ndarray
+    indices: np.ndarray
+    values: np.ndarray
 
 
 def expected_steps(weight: np.ndarray, chunk_columns: int, shared: int, single: int) -> float:
@@ -169,10 +173,10 @@ def _steps(first: np.ndarray, second: np.ndarray, common: np.ndarray, shared: in
 
 
 def _partners(present: np.ndarray, rows: np.ndarray, shared: int, single: int) -> np.ndarray:
-    """The rows of every window (n, WINDOW) in pairs that take few steps, (pairs, 2); -2 stands for none.
+    """The rows of every window (n, WINDOW), where -2 stands for none, in pairs that take few steps, (pairs, 2).
 
-    `present` tells the non-zeros (rows, columns), where -1 is the last row. One row after the other, that with the
-    fewest good partners first, takes its best one.
+    `present` tells the non-zeros (rows, columns). One row after the other takes its best partner, that with the fewest
+    good ones first.
     """
     slab = max(1, SLAB // WINDOW ** 2)
     return np.concatenate([_matched(present, rows[at:at + slab], shared, single) for at in range(0, len(rows), slab)])
