@@ -11,6 +11,7 @@ from sparsec.backends.cuda import driver
 from sparsec.backends.cuda.device import open_memory
 from sparsec.backends.cuda.toolchain import version
 from sparsec.cost.precisions import HALF_PRECISIONS
+from sparsec.errors import SparsecError
 from sparsec.graph import reader
 from sparsec.graph.compare import random_feeds
 from sparsec.kernels.cuda import tiles
@@ -18,6 +19,7 @@ from sparsec.kernels.cuda.families import FAMILIES
 from sparsec.kernels.cuda.params import MmaParams
 from sparsec.machine.memory import CUDA, on_device
 from sparsec.target import CUDA_ARCHS, resolve
+from tests.support import decoders
 from tests.support.cuda import networks
 from tests.support.cuda.products import FINISH, operands, packed, telling_weight
 from tests.support.cuda.sass import needs_nvcc
@@ -48,6 +50,61 @@ def check(found, expected, precision="fp16"):
 def test_models_match_onnxruntime(build, precision):
     session, feeds, expected = compiled(build, precision)
     check(session.run(None, feeds), expected, precision)
+
+
+def compiled_for_any_size(model, precision="fp16", **dims):
+    """A session, and one of onnxruntime."""
+    artifact = sparsec.compile(model, f"cuda-{ARCH}", precision=precision, dims=dims, strict=True)
+    return sparsec.InferenceSession(artifact), onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def tokens_of(batch, tokens, seed=0):
+    shown = np.arange(tokens)[None] <= tokens // 2 + np.arange(batch)[:, None]
+    return {"ids": np.random.default_rng(seed).integers(0, 50, (batch, tokens)), "mask": shown.astype(np.int64)}
+
+
+@pytest.mark.parametrize("precision", HALF_PRECISIONS)
+def test_models_of_any_size_match_onnxruntime(precision):
+    session, reference = compiled_for_any_size(networks.symbolic(networks.transformer(), "batch", "sequence"),
+                                               precision)
+    for seed, size in enumerate([(1, 1), (2, 16), (1, 100), (3, 5), (8, 200), (1, 1), (8, 200), (2, 16)]):
+        feeds = tokens_of(*size, seed)
+        check(session.run(None, feeds), reference.run(None, feeds), precision)
+
+
+def test_threads_record_and_replay_sizes_of_their_own():
+    session, reference = compiled_for_any_size(networks.symbolic(networks.transformer(), "batch", "sequence"))
+    failures = []
+
+    def work(number):
+        try:
+            for turn in range(60):
+                feeds = tokens_of(1 + number % 3, 1 + (7 * turn + number) % 40, turn)
+                check(session.run(None, feeds), reference.run(None, feeds))
+        except (AssertionError, SparsecError) as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+@pytest.mark.parametrize("text", [decoders.DECODER, decoders.GROUPED], ids=["concat", "grouped"])
+def test_caches_of_any_length_match_onnxruntime(text):
+    session, reference = compiled_for_any_size(decoders.model_of(text))
+    rng, empty = np.random.default_rng(0), np.zeros((1, decoders.GROUPS, 0, decoders.DEPTH), np.float32)
+    own = theirs = [empty, empty]
+    for tokens in (5, 1, 1, 3, *[1] * 80):
+        feeds = {"ids": rng.integers(0, 9, (1, tokens)), "mask": np.ones((1, own[0].shape[2] + tokens), np.int64)}
+        feeds = {name: array for name, array in feeds.items() if name in {each.name for each in session.get_inputs()}}
+        found = session.run(None, feeds | dict(zip(("keys", "values"), own, strict=True)))
+        expected = reference.run(None, feeds | dict(zip(("keys", "values"), theirs, strict=True)))
+        check(found, expected)
+        own, theirs = found[1:], expected[1:]
 
 
 def kernels():

@@ -35,10 +35,10 @@ def cubin(function, architecture):
     return path, subprocess.run(command, capture_output=True, text=True, check=True).stderr
 
 
-def check_limits(function, threads, shared, architecture):
-    """No spills, and at least one block fits a multiprocessor."""
+def check_limits(function, threads, shared, architecture, spills=0):
+    """No more spills than some bytes, and at least one block fits a multiprocessor."""
     report = cubin(function, architecture)[1]
-    assert set(re.findall(r"(\d+) bytes (?:spill|stack)", report)) == {"0"}
+    assert max(map(int, re.findall(r"(\d+) bytes (?:spill|stack)", report))) <= spills
     assert "serialized" not in report  # products that are in flight at the same time
     registers = max(int(count) for count in re.findall(r"Used (\d+) registers", report))
     assert registers <= MAXIMUM_REGISTERS
