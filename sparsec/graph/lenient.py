@@ -39,7 +39,7 @@ def settle(model: ir.Model) -> None:
     """Rewrite nodes in place, as far as that needs no shapes.
 
     An `auto_pad` without a word is none; RoiAlign's mode may be in capitals; STFT gives one side where it does not say;
-    GroupNormalization of opsets 18 to 20.
+    GroupNormalization of opsets 18 to 20; what Cast gives is of its type, whatever converters of precisions have noted.
 
     Raises:
         ModelError: a node normalises no groups.
@@ -54,6 +54,8 @@ def settle(model: ir.Model) -> None:
             node.attributes.pop("auto_pad")
         if node.op_type == "RoiAlign" and (mode := _word(node, "mode")):
             node.attributes.add(ir.AttrString("mode", mode.lower()))
+        if node.op_type == "Cast" and not node.outputs[0].is_graph_output():
+            node.outputs[0].type = ir.TensorType(ir.DataType(node.attributes["to"].as_int()))
         if node.op_type == "STFT" and "onesided" not in node.attributes:
             node.attributes.add(ir.AttrInt64("onesided", 1))
         if node.op_type == "GroupNormalization" and PER_GROUP <= version < PER_CHANNEL:

@@ -132,7 +132,8 @@ def check(model: ir.Model, where: str) -> None:
 def _check_by_onnx(model: ir.Model, where: str, *, strictly: bool) -> None:
     """Strictly, it is an error where shape inference fails, as it does for a few valid operators of ONNX."""
     try:
-        CheckerPass(full_check=strictly)(model)
+        with quiet():
+            CheckerPass(full_check=strictly)(model)
     except Exception as error:  # the checker's errors have no common base
         reason = plain(" ".join(str(error.__cause__ or error).split()))
         if "declared" in reason and (name := _misdeclared(model)):

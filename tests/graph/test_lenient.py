@@ -47,6 +47,17 @@ def test_modes_in_capitals():
     np.testing.assert_allclose(session.run(None, feeds)[0], run_onnxruntime(model, feeds)[0], rtol=1e-5, atol=1e-6)
 
 
+def test_what_a_cast_gives_is_of_its_type_whatever_is_noted_of_it():
+    model = proto(17, """g (float16[2,3] x, float[3,4] w) => (float16[2,4] y)
+        { a = Cast<to=1>(x) b = MatMul(a, w) y = Cast<to=10>(b) }""")
+    noted = onnx.ModelProto()
+    noted.CopyFrom(model)
+    noted.graph.value_info.append(onnx.helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT16, [2, 3]))
+    feeds = {"x": RNG.normal(size=(2, 3)).astype("f2"), "w": RNG.normal(size=(3, 4)).astype("f4")}
+    session = sparsec.InferenceSession(sparsec.compile(noted, tune="off"))
+    np.testing.assert_array_equal(session.run(None, feeds)[0], run_onnxruntime(model, feeds)[0])
+
+
 def test_range_of_tensors_of_one_element():
     model = proto(17, """g (int64[1] n, float[4] x) => (float[4] y)
         { z = Constant<value_ints=[0]>() s = Shape(x) d = Constant<value_int=1>() r = Range(z, s, d)
