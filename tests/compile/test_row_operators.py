@@ -39,3 +39,16 @@ def test_operators_that_keep_rows_apart_are_in_one_stage(operators):
         x = np.random.default_rng(batch).standard_normal((batch, 3, 8, 9), np.float32)
         for found, wanted in zip(session.run(None, {"x": x}), expected.run(None, {"x": x}), strict=True):
             np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_made_of_rows_of_a_table_is_a_stage():
+    proto = model("g (int64[n,t] i, float[n,t,1] w) => (float[n,16] y) <float[50,16] table, int64[1] one> {"
+                  "e = Gather(table, i) m = Mul(e, w) r = Relu(m) y = ReduceSum<keepdims=0>(r, one) }", 18,
+                  **CONSTANTS, table=np.random.default_rng(0).standard_normal((50, 16), np.float32))
+    session, expected = sparsec.InferenceSession(sparsec.compile(proto, tune="off", verify=False)), ort.session(proto)
+    assert [step["op"] for step in session._sized.steps] == ["rows", "ReduceSum"]
+    for batch, tokens in ((0, 3), (1, 1), (3, 70)):
+        feeds = {"i": np.random.default_rng(1).integers(-50, 50, (batch, tokens)),
+                 "w": np.random.default_rng(2).standard_normal((batch, tokens, 1), np.float32)}
+        for _ in range(2):
+            np.testing.assert_allclose(session.run(None, feeds)[0], expected.run(None, feeds)[0], rtol=1e-4, atol=1e-4)

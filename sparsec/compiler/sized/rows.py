@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -79,13 +79,13 @@ class _Node:
 def row_nodes(graph: ir.Graph, symbols: Symbols) -> dict[ir.Node, Rows]:
     """The nodes that keep rows apart and are joined, by values with the same rows, to one with a constant weight.
 
-    Those beside windows of images count as such.
+    Those beside windows of images count as such, and what is computed of the rows of a constant table.
     """
     fixed = constants(graph)
     found = {node: rows for node in graph if (rows := _rows(node, symbols, fixed)) is not None}
     groups = _joined(found)
     heavy = {groups[node] for node in found if (node.op_type in WEIGHTED and _is_weighted(node, fixed))
-             or _meets_windows(node)}
+             or _meets_windows(node) or _is_changed_table(node, fixed, groups)}
     return {node: rows for node, rows in found.items() if groups[node] in heavy}
 
 
@@ -108,6 +108,14 @@ def _meets_windows(node: ir.Node) -> bool:
     around = (*(value.producer() for value in node.inputs if value is not None),
               *(use.node for value in node.outputs for use in value.uses()))
     return any(each is not None and each.domain == SIZED_DOMAIN and each.op_type in WINDOWS for each in around)
+
+
+def _is_changed_table(node: ir.Node, fixed: set[ir.Value], groups: Mapping[ir.Node, ir.Node]) -> bool:
+    """Whether a node computes something of the rows that a Gather takes from a constant table."""
+    made = [value.producer() for value in node.inputs if value is not None]
+    return node.op_type in ELEMENTWISE and any(
+        each is not None and each.op_type == "Gather" and each.inputs[0] in fixed and groups.get(each) is groups[node]
+        for each in made)
 
 
 def _is_weighted(node: ir.Node, fixed: set[ir.Value]) -> bool:
