@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.errors import FormatError
-from sparsec.kernels.cuda import pipeline, ptx
+from sparsec.kernels.cuda import attention_parts, pipeline, ptx
 from sparsec.kernels.cuda.attention_params import CHUNK, STAGES, STEP, AttentionParams, reject
 from sparsec.kernels.cuda.attention_sizes import QUAD, Block, Fixed, Sizes, token_of
+from sparsec.kernels.cuda.attention_turns import Every, Listed, Stage, Turns
 from sparsec.kernels.cuda.block import all_of, deal
 from sparsec.kernels.cuda.mma_dense import INSTRUCTIONS
 from sparsec.kernels.cuda.params import VECTOR_BYTES
@@ -54,17 +56,21 @@ class _Registers:
 
 
 def arguments(p: AttentionParams) -> pipeline.Arguments:
-    """The kernel's buffers in order: q, k, v, mask where there is one, y."""
+    """The kernel's buffers in order: q, k, v, mask, lists of keys and what shares leave where there are such, y."""
     result = {name: (p.batch * tokens * getattr(p, name).features, p.dtype)
               for name, tokens in (("q", p.queries), ("k", p.keys), ("v", p.keys))}
     if p.mask is not None:
         result["mask"] = (int(np.prod(p.mask)), "float32")
+    if p.listed:
+        result["lists"] = (p.lists * (1 + p.key_blocks), "int32")
+    if p.splits > 1:
+        result["partial"] = (attention_parts.length(p.rows, p.width, p.splits), "float32")
     result["y"] = (p.batch * p.queries * p.heads * p.width, p.dtype)
     return result
 
 
 def build(p: AttentionParams) -> Kernel:
-    """The kernel: (q, k, v, [mask]) -> y; a buffer that holds several projections is passed for each.
+    """The kernel: (q, k, v, [mask], [lists]) -> [partial], y; a buffer that holds several projections is passed for each.
 
     Raises:
         FormatError: no kernel computes the attention.
@@ -72,38 +78,82 @@ def build(p: AttentionParams) -> Kernel:
     """
     if reason := reject(p):
         raise FormatError(f"no kernel for {p}: {reason}")
-    return pipeline.prim_func(arguments(p), lambda buffers: attend(p, Fixed(p), buffers))
+    def body(buffers: Buffers) -> None:
+        attend(p, Fixed(p), buffers)
+        if p.splits > 1:
+            attention_parts.combine(buffers, p.rows, p.splits, p.width, unit_of(p))
+
+    return pipeline.prim_func(arguments(p), body)
+
+
+def unit_of(p: AttentionParams) -> float:
+    """What a score is multiplied by to be a power of two; with a mask, scaled so, its largest numbers would overflow."""
+    return 1.0 if p.mask is None else LOG2E
 
 
 def attend(p: AttentionParams, sizes: Sizes, buffers: Buffers) -> None:
     """Emit the launch, for sizes that are those of the parameters or the run's."""
-    t = p.tile
-    with (T.launch_thread("blockIdx.x", sizes.blocks) as number, T.launch_thread("threadIdx.x", t.threads) as thread):
+    t, shares = p.tile, not isinstance(sizes.splits, int) or sizes.splits > 1
+    with ExitStack() as frames:
+        number = frames.enter_context(T.launch_thread("blockIdx.x", sizes.blocks))
+        share = frames.enter_context(T.launch_thread("blockIdx.y", sizes.splits)) if shares else 0
+        thread = frames.enter_context(T.launch_thread("threadIdx.x", t.threads))
         shared, matrix = ptx.shared_memory(p.shared_bytes), T.Bind(number // sizes.query_blocks)
+        block = number % sizes.query_blocks
+        if p.listed:  # those of a causal mask that see most come first
+            block = sizes.query_blocks - 1 - block
         b = Block(p, sizes, buffers, shared, thread, T.Bind(thread % 32), T.Bind(thread // 32 * (16 * t.row_blocks)),
-                  T.Bind(number % sizes.query_blocks * t.queries), T.Bind(matrix % sizes.heads),
-                  T.Bind(matrix // sizes.heads))
-
-        def fill(turn: Expr) -> None:
-            base = T.Bind(_stage(p, turn))
-            _copy(b, "k", base, turn * t.keys, t.keys, sizes.keys)
-            _copy(b, "v", base + p.stage_bytes // 2, turn * t.keys, t.keys, sizes.keys)
-
+                  T.Bind(block * t.queries), T.Bind(matrix % sizes.heads), T.Bind(matrix // sizes.heads), share)
         _copy(b, "q", 0, b.query, t.queries, sizes.queries)
         ptx.commit()
-        pipeline.prefill(AHEAD, sizes.key_blocks, fill)
-        r = _begin(b)
-        last = sizes.key_blocks - 1
-        if not isinstance(last, int) or last:
-            with T.serial(0, last) as turn:
-                pipeline.advance(AHEAD, turn, sizes.key_blocks, fill)
-                _attend(b, r, turn, t.keys)
-        pipeline.advance(AHEAD, last, sizes.key_blocks, fill)
-        if sizes.last_keys is None:
-            _attend(b, r, last, t.keys, T.Bind(sizes.keys - last * t.keys))
-        else:
-            _attend(b, r, last, sizes.last_keys)
+        turns = _turns(b)
+        turns.start()
+        r = _go_over(b, turns, sizes.last_keys if isinstance(turns.count, int) else None)
         _store(b, r)
+
+
+def _turns(b: Block) -> Turns:
+    """The stages that the block goes over."""
+    sizes, count, begin = b.sizes, b.sizes.key_blocks, None
+    if b.params.listed:
+        begin = T.Bind(sizes.list_begin(b))
+        count = T.Bind(b.buffers["lists"][begin])
+    if isinstance(sizes.splits, int) and sizes.splits == 1:
+        first, own = 0, count
+    else:
+        most = T.Bind((count + (sizes.splits - 1)) // sizes.splits)
+        first = T.Bind(b.share * most)
+        own = T.Bind(T.min(most, count - first))
+    return Every(first, own) if begin is None else Listed(b.buffers["lists"], begin, first, own, count)
+
+
+def _go_over(b: Block, turns: Turns, last_keys: int | None) -> _Registers:
+    """Multiply all turns; `last_keys` are those of the last one, None where only the run knows."""
+    p = b.params
+
+    def fill(turn: Expr) -> None:
+        base, first = T.Bind(_stage(p, turn)), turns.copied(turn) * p.tile.keys
+        _copy(b, "k", base, first, p.tile.keys, b.sizes.keys)
+        _copy(b, "v", base + p.stage_bytes // 2, first, p.tile.keys, b.sizes.keys)
+
+    def one(turn: Expr, keys: int, *, ends: bool = False) -> None:
+        turns.step(turn)
+        pipeline.advance(AHEAD, turn, turns.count, fill)
+        first = turns.multiplied(turn) * p.tile.keys
+        _attend(b, r, Stage(turn, first, keys, T.Bind(b.sizes.keys - first) if ends else None, turns.masked))
+
+    pipeline.prefill(AHEAD, turns.count, fill)
+    r = _begin(b)
+    last = turns.count - 1
+    if not isinstance(last, int) or last:
+        with T.serial(0, last if isinstance(last, int) else T.max(last, 0)) as turn:
+            one(turn, p.tile.keys)
+    if last_keys is not None:
+        one(last, last_keys)
+        return r
+    with T.If(last >= 0), T.Then():
+        one(last, p.tile.keys, ends=True)
+    return r
 
 
 def _stage(p: AttentionParams, turn: Expr) -> Expr:
@@ -155,16 +205,14 @@ def _set(registers: Buffer, count: int, value: float) -> None:
         T.buffer_store(registers, T.float32(value), [i])
 
 
-def _attend(b: Block, r: _Registers, turn: Expr, keys: int, valid: Expr = None) -> None:
-    """Add the values of a turn's keys, of which there are `keys`, or the first `valid` of these."""
+def _attend(b: Block, r: _Registers, stage: Stage) -> None:
+    """Add the values of a stage's keys."""
     p = b.params
-    base = T.Bind(_stage(p, turn))
-    # Without a mask the scores are powers of two; with one, scaled so, its largest numbers would overflow.
-    factor, unit = (p.scale * LOG2E, 1.0) if p.mask is None else (p.scale, LOG2E)
-    _multiply_keys(b, r, base, keys)
-    _finish_scores(b, r, factor, turn * p.tile.keys, keys, valid)
-    _softmax(b, r, unit, keys)
-    _multiply_values(b, r, base + p.stage_bytes // 2, keys)
+    base = T.Bind(_stage(p, stage.turn))
+    _multiply_keys(b, r, base, stage.keys)
+    _finish_scores(b, r, stage)
+    _softmax(b, r, unit_of(p), stage.keys)
+    _multiply_values(b, r, base + p.stage_bytes // 2, stage.keys)
 
 
 def _multiply_keys(b: Block, r: _Registers, base: Expr, keys: int) -> None:
@@ -195,19 +243,20 @@ def _elements(p: AttentionParams, keys: int, row: int) -> Iterator[tuple[int, in
             yield _sums(p.tile.keys, row // 2, column_block) + row % 2 * 2 + i, column_block, i
 
 
-def _finish_scores(b: Block, r: _Registers, factor: float, first: Expr, keys: int, valid: Expr = None) -> None:
-    """Scores from products with the keys from the `first` on: scaled, masked, and -inf beyond the last key."""
-    p, mask = b.params, None
+def _finish_scores(b: Block, r: _Registers, stage: Stage) -> None:
+    """Scores from products with a stage's keys: scaled, masked, and -inf beyond the last key."""
+    p, mask, keys = b.params, None, stage.keys
+    factor = p.scale * LOG2E if p.mask is None else p.scale
     for row in range(2 * p.tile.row_blocks):
         if p.mask is not None:
-            own = b.sizes.mask(b, first, keys, row)
+            own = b.sizes.mask(b, stage, row)
             mask = mask if own is None else own
         for at, column_block, i in _elements(p, keys, row):
             score = r.scores[at] * T.float32(factor)
             if mask is not None:
                 score = score + mask[column_block * 2 + i]
-            if valid is not None or (column_block + 1) * 8 > keys:
-                inside = column_block * 8 + b.lane % QUAD * 2 + i < (keys if valid is None else valid)
+            if stage.valid is not None or (column_block + 1) * 8 > keys:
+                inside = column_block * 8 + b.lane % QUAD * 2 + i < (keys if stage.valid is None else stage.valid)
                 score = T.Select(inside, score, T.float32(-np.inf))
             T.buffer_store(r.scores, score, [at])
 
@@ -260,11 +309,27 @@ def _multiply_values(b: Block, r: _Registers, base: Expr, keys: int) -> None:
 
 
 def _store(b: Block, r: _Registers) -> None:
+    """Store the rows' results, or what the block's share of the keys has come to."""
+    for row in range(2 * b.params.tile.row_blocks):
+        T.buffer_store(r.totals, T.cuda.warp_sum(r.totals[row], QUAD), [row])
+    if isinstance(b.sizes.splits, int):
+        if b.sizes.splits == 1:
+            _store_results(b, r)
+        else:
+            attention_parts.store(b, r.sums, r.maxima, r.totals)
+        return
+    with T.If(b.sizes.splits == 1):
+        with T.Then():
+            _store_results(b, r)
+        with T.Else():
+            attention_parts.store(b, r.sums, r.maxima, r.totals)
+
+
+def _store_results(b: Block, r: _Registers) -> None:
     """Divide the sums by the rows' totals and store them in Y."""
     p = b.params
     result = ptx.registers(1)
     for row in range(2 * p.tile.row_blocks):
-        T.buffer_store(r.totals, T.cuda.warp_sum(r.totals[row], QUAD), [row])
         share = T.Bind(T.float32(1) / r.totals[row])
         token = T.Bind(token_of(b, row))
         start = T.Bind(b.sizes.first(b, "y", token) + b.lane % QUAD * 2)

@@ -69,6 +69,8 @@ class AttentionParams:
         mask: shape of the mask, each 1 or all of (batch, heads, queries, keys), or None.
         dtype: of the projections and Y, "float16" or "bfloat16".
         tile: what a thread block computes.
+        splits: thread blocks that share the keys of a query; more than one leave parts for a second kernel.
+        listed: lists tell which stages of keys each block of queries sees, see `key_lists.py`.
 
     """
 
@@ -84,6 +86,20 @@ class AttentionParams:
     mask: tuple[int, int, int, int] | None = None
     dtype: str = "float16"
     tile: AttentionTile = TILES[1]
+    splits: int = 1
+    listed: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Queries of all heads of all sequences."""
+        return self.batch * self.queries * self.heads
+
+    @property
+    def lists(self) -> int:
+        """Lists of stages: one for every mask that blocks of queries may have."""
+        assert self.mask is not None
+        batches, heads, queries, _ = self.mask
+        return batches * heads * (self.query_blocks if queries > 1 else 1)
 
     @property
     def steps(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +10,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import ptx
 from sparsec.kernels.cuda.attention_params import AttentionParams
+from sparsec.kernels.cuda.attention_turns import Stage
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr
 
 QUAD = 4  # lanes that share a row of a warp's sums
@@ -45,6 +47,18 @@ class Sizes(Protocol):
     def last_keys(self) -> int | None:
         """Keys of the last stage; None where only the run knows."""
 
+    @property
+    def rows(self) -> Expr:
+        """Queries of all heads of all sequences."""
+
+    @property
+    def splits(self) -> Expr:
+        """Thread blocks that share the keys of a query."""
+
+    def list_begin(self, b: Block) -> Expr:
+        """Where the list of the block's keys begins."""
+        ...
+
     def ends_within(self, name: str, count: int) -> bool:
         """Whether the last `count` tokens of a projection may be fewer."""
         ...
@@ -53,8 +67,8 @@ class Sizes(Protocol):
         """The element at which the features of the block's head begin, of a token of a projection or of Y."""
         ...
 
-    def mask(self, b: Block, first: Expr, keys: int, row: int) -> Buffer | None:
-        """The part of the mask, from the `first` key on, of one of a lane's rows; None where the row before had it."""
+    def mask(self, b: Block, stage: Stage, row: int) -> Buffer | None:
+        """The part of the mask, for a stage, of one of a lane's rows; None where the row before had it."""
         ...
 
 
@@ -65,6 +79,7 @@ class Fixed:
         self._p, self.queries, self.keys, self.heads = p, p.queries, p.keys, p.heads
         self.query_blocks, self.key_blocks, self.blocks = p.query_blocks, p.key_blocks, p.blocks
         self.last_keys = p.keys - (p.key_blocks - 1) * p.tile.keys
+        self.rows, self.splits = p.rows, p.splits
 
     def ends_within(self, name: str, count: int) -> bool:
         """See `Sizes`."""
@@ -78,11 +93,20 @@ class Fixed:
         projection, tokens = getattr(p, name), p.queries if name == "q" else p.keys
         return (b.batch * tokens + token) * projection.features + projection.offset + b.head * p.width
 
-    def mask(self, b: Block, first: Expr, keys: int, row: int) -> Buffer | None:
+    def list_begin(self, b: Block) -> Expr:
+        """See `Sizes`."""
+        p, shape = self._p, self._p.mask
+        assert shape is not None
+        batches, heads, queries, _ = shape
+        matrix = (b.batch if batches > 1 else 0) * heads + (b.head if heads > 1 else 0)
+        number = matrix * p.query_blocks + b.query // p.tile.queries if queries > 1 else matrix
+        return number * (1 + p.key_blocks)
+
+    def mask(self, b: Block, stage: Stage, row: int) -> Buffer | None:
         """See `Sizes`."""
         shape = self._p.mask
         assert shape is not None
-        return _load_mask(b, shape, first, keys, row) if row == 0 or shape[2] > 1 else None
+        return _load_mask(b, shape, stage, row) if row == 0 or shape[2] > 1 else None
 
 
 @dataclass(frozen=True)
@@ -98,6 +122,7 @@ class Block:
         row: the warp's first query in the block.
         query: the block's first query.
         head, batch: which head of which sequence.
+        share: the block's number among those that share the keys.
 
     """
 
@@ -111,6 +136,7 @@ class Block:
     query: Expr
     head: Expr
     batch: Expr
+    share: Expr = 0
 
 
 def token_of(b: Block, row: int) -> Expr:
@@ -118,8 +144,9 @@ def token_of(b: Block, row: int) -> Expr:
     return b.query + b.row + row // 2 * 16 + row % 2 * 8 + b.lane // QUAD
 
 
-def _load_mask(b: Block, shape: tuple[int, int, int, int], first: Expr, keys: int, row: int) -> Buffer:
+def _load_mask(b: Block, shape: tuple[int, int, int, int], stage: Stage, row: int) -> Buffer:
     """A row's part of the mask, in registers."""
+    keys, ends = stage.keys, stage.valid is not None
     batches, heads, queries, length = shape
     blocks = -(-keys // 16) * 2
     values = ptx.registers(blocks * 2, "float32")
@@ -127,13 +154,28 @@ def _load_mask(b: Block, shape: tuple[int, int, int, int], first: Expr, keys: in
     query = T.min(token_of(b, row), queries - 1) if queries > 1 else 0
     start = T.Bind((matrix * queries + query) * length)
     vector = 2 - length % 2  # elements that lie at a multiple of their size
-    for block in range(blocks):
-        for i in range(0, 2, vector):
-            key = first + block * 8 + b.lane % QUAD * 2 + i if length > 1 else 0
-            if (block + 1) * 8 > keys and length > 1:
-                key = T.min(key, length - vector)
-            if vector == 1:
-                T.buffer_store(values, b.buffers["mask"][start + key], [block * 2 + i])
-            else:
-                T.buffer_store(values, b.buffers["mask"][T.Ramp(start + key, 1, 2)], [T.Ramp(block * 2, 1, 2)])
+
+    def load() -> None:
+        for block in range(blocks):
+            for i in range(0, 2, vector):
+                key = stage.first + block * 8 + b.lane % QUAD * 2 + i if length > 1 else 0
+                if ((block + 1) * 8 > keys or ends) and length > 1:
+                    key = T.min(key, length - vector)
+                if vector == 1:
+                    T.buffer_store(values, b.buffers["mask"][start + key], [block * 2 + i])
+                else:
+                    T.buffer_store(values, b.buffers["mask"][T.Ramp(start + key, 1, 2)], [T.Ramp(block * 2, 1, 2)])
+
+    where(stage.masked, values, blocks * 2, load)
     return values
+
+
+def where(masked: Expr, values: Buffer, count: int, load: Callable[[], None]) -> None:
+    """Load a stage's mask where it has one, zeros else; None stands for one that always has."""
+    if masked is None:
+        load()
+        return
+    for register in range(count):
+        T.buffer_store(values, T.float32(0), [register])
+    with T.If(masked), T.Then():
+        load()

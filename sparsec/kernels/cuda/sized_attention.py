@@ -85,14 +85,14 @@ class _Told:
         batch, along, step = (told[each] for each in STRIDES[name])
         return b.batch * batch + head * along + token * step
 
-    def mask(self, b: Block, first: Expr, keys: int, row: int) -> Buffer:
+    def mask(self, b: Block, stage: Stage, row: int) -> Buffer:
         """A row's part, element by element."""
         batch, head, query, key = (self.told[each] for each in STRIDES["mask"])
-        blocks = -(-keys // 16) * 2
+        blocks = -(-stage.keys // 16) * 2
         values = ptx.registers(blocks * 2, "float32")
         start = T.Bind(b.batch * batch + b.head * head + T.min(token_of(b, row), self.queries - 1) * query)
         for block in range(blocks):
             for i in range(2):
-                place = T.min(first + block * 8 + b.lane % QUAD * 2 + i, self.keys - 1)
+                place = T.min(stage.first + block * 8 + b.lane % QUAD * 2 + i, self.keys - 1)
                 T.buffer_store(values, b.buffers["mask"][start + place * key], [block * 2 + i])
         return values
