@@ -12,7 +12,8 @@ WORTH = 0.85
 
 def ordinary(most: np.ndarray) -> np.ndarray:
     """Whether rows of a mask, of which the most is given, show some key beside which others may be hidden."""
-    return np.isfinite(most) & (most > HIDDEN)
+    found: np.ndarray = np.isfinite(most) & (most > HIDDEN)
+    return found
 
 
 def seen(mask: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Attention on GPUs leaves out stages of keys that masks hide, and divides keys among blocks: right, and with less work.
+"""Attention on GPUs leaves out stages of keys that masks hide, and divides keys among blocks: right, with less work.
 
 Everything runs on the emulator, which counts the rows of keys and values that are read for products.
 """
@@ -7,17 +7,30 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import onnxruntime
 import pytest
+from tvm import relax
 
+from sparsec.backends.cuda import attention as attention_lowering
+from sparsec.backends.cuda import attention_cost
+from sparsec.backends.cuda.context import CudaContext
+from sparsec.backends.cuda.lower import lower
+from sparsec.compiler.pipeline import run_passes
+from sparsec.graph import reader
 from sparsec.graph.operators.attention import Attention
 from sparsec.kernels.cuda import attention, key_lists
 from sparsec.kernels.cuda.attention_params import AttentionParams, AttentionTile
 from sparsec.kernels.cuda.attention_turns import MASKED
+from sparsec.kernels.emit.isa import isa_of
 from sparsec.kernels.emit.projection import Projection
+from sparsec.passes.context import Context
+from sparsec.target import resolve
+from tests.support.cuda import networks, walk
 from tests.support.cuda.emulator import launches
 from tests.support.cuda.products import DTYPES, needs_compiler
 
 TILE = AttentionTile(32, 32, 2)
+TARGET = resolve("cuda-sm80")
 LOWEST = np.finfo(np.float32).min
 
 
@@ -168,7 +181,7 @@ def test_lists_of_many_stages_and_of_fixed_sizes():
     lists = key_lists.lists_of(mask, p.rows, p.keys)
     same_lists(listed_at_run(p, mask, 38), lists)
     found, peaks = np.zeros(lists.size, np.int32), np.zeros(key_lists.peaks_length(mask.shape, p.keys), np.float32)
-    launches.lower(key_lists.build(p, mask.shape), "tirx").run([mask.ravel(), peaks, found])
+    launches.lower(key_lists.build(p, mask.shape), "tirx").run([mask.ravel(), np.zeros(1, np.int32), peaks, found])
     same_lists(found.reshape(lists.shape), lists)
 
 
@@ -202,3 +215,74 @@ def same_lists(found, wanted):
     for place in np.ndindex(wanted.shape[:-1]):
         end = 1 + wanted[place][0]
         np.testing.assert_array_equal(found[place][:end], wanted[place][:end])
+
+
+def model(tokens, keys, mask, batch=1, layers=1, heads=2):
+    """Layers of attention of x to a memory m, a mask added that is a constant, an input, or none (None)."""
+    g = networks.Graph()
+    split = g.constant(np.array([0, 0, heads, -1]))
+    x, added = "x", "mask" if isinstance(mask, str) else None if mask is None else g.constant(mask)
+    for _ in range(layers):
+        q, k, v = (g("Transpose", g("Reshape", each, split), perm=[0, 2, 1, 3]) for each in (x, "m", "m"))
+        scores = g("Mul", g("MatMul", q, g("Transpose", k, perm=[0, 1, 3, 2])), g.constant(np.float32(0.3)))
+        weights = g("Softmax", scores if added is None else g("Add", scores, added), axis=-1)
+        y = g("Reshape", g("Transpose", g("MatMul", weights, v), perm=[0, 2, 1, 3]), g.constant(np.array([0, 0, -1])))
+        x = g("Add", x, y)
+    g("Add", x, g.constant(np.zeros(1, np.float32) + 1), name="y")
+    shapes = {"x": (1, [batch, tokens, heads * 8]), "m": (1, [batch, keys, heads * 8])}
+    return g.model(shapes | ({"mask": (1, [1, 1, tokens, keys])} if isinstance(mask, str) else {}),
+                   {"y": [batch, tokens, heads * 8]})
+
+
+def check(model, feeds):
+    """The kernels that a model has; it computes what onnxruntime does."""
+    graph = reader.load(model)
+    run_passes(graph, Context(TARGET))
+    lowered = lower(graph, TARGET, "fp16")
+    (wanted,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
+    (y,) = walk.run(lowered, feeds)
+    np.testing.assert_allclose(y, wanted, rtol=0, atol=5e-3)
+    return walk.kernels(lowered)
+
+
+def feeds_of(tokens, keys, **more):
+    rng = np.random.default_rng(0)
+    return {"x": rng.standard_normal((1, tokens, 16)).astype(np.float32),
+            "m": rng.standard_normal((1, keys, 16)).astype(np.float32), **more}
+
+
+@needs_compiler
+@pytest.mark.parametrize("low", [-np.inf, LOWEST])
+def test_constant_masks_become_lists(low):
+    mask = mask_of("a window", (512, 512), low)
+    kernels = check(model(512, 512, mask), feeds_of(512, 512))
+    assert not [name for name in kernels if "lists" in name]  # they are constants
+    p = params_of(mask)
+    assert p.listed
+    assert p.splits == 1
+
+
+def params_of(mask, tokens=512, keys=512):
+    graph = reader.load(model(tokens, keys, mask))
+    run_passes(graph, Context(TARGET))
+    (node,) = (each for each in graph.graph if each.op_type == "Attention")
+    context = CudaContext(relax.BlockBuilder(), isa_of(TARGET), TARGET, None)
+    return attention_lowering.planned(context, node)[0]
+
+
+@needs_compiler
+@pytest.mark.parametrize("pattern", ["causal", "a query sees none"])
+def test_masks_of_runs_are_listed_once_for_all_layers(pattern, monkeypatch):
+    monkeypatch.setattr(attention_cost, "assumed", lambda _: attention_cost.Visits(1, 1))
+    monkeypatch.setattr(attention_cost, "list_seconds", lambda *_: 0)
+    mask = mask_of(pattern, (80, 512), LOWEST)[None, None]
+    kernels = check(model(80, 512, "mask", layers=2), feeds_of(80, 512, mask=mask))
+    assert sum("lists" in name for name in kernels) == 1
+    assert sum("attention" in name for name in kernels) == 2
+
+
+@needs_compiler
+def test_few_queries_with_many_keys_divide_them():
+    check(model(1, 1000, None), feeds_of(1, 1000))
+    assert params_of(None, 1, 1000).splits > 1
+    assert params_of(None, 1, 64).splits == 1

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
+import numpy as np
 import onnx_ir as ir
 from tvm import relax
 
+from sparsec.backends.cuda import attention_cost
 from sparsec.backends.cuda.context import CudaContext
+from sparsec.cost.gpu import DEVICES
 from sparsec.graph.annotations import OUTSIDE
 from sparsec.graph.constants import scalar
+from sparsec.graph.nodes import optional
 from sparsec.graph.operators import DOMAIN
 from sparsec.graph.shapes import static_shape
-from sparsec.kernels.cuda import attention
+from sparsec.kernels.cuda import attention, key_lists
 from sparsec.kernels.cuda.attention_params import CHUNK, AttentionParams, reject, tiled
 from sparsec.kernels.emit.projection import Projection
 from sparsec.kernels.emit.tir import Kernel
@@ -23,23 +28,74 @@ op = relax.op
 
 def lower(context: CudaContext, node: ir.Node) -> bool:
     """Emit the attention; its `OUTSIDE` is why it has no kernel of its own."""
-    p = _params(node, context.half)
-    if reason := reject(p):
+    if reason := reject(params_of(node, context.half)):
         OUTSIDE.set(node, reason)
         return _by_steps(context, node)
-    p = tiled(p, context.target.archs)
+    mask = optional(node, 3)
+    p, lists = planned(context, node)
     sources = [_projection(value)[0] for value in node.inputs[:3]]
     inputs = [context.stored(source, (math.prod(context.shape(source)),)) for source in sources]
     if p.mask is not None:
-        inputs.append(context.reshaped(context.tensor(node.inputs[3]), (math.prod(p.mask),)))
-    y = context.launch(_kernel(p), inputs, [attention.arguments(p)["y"]], "attention")
+        inputs.append(_flat(context, mask, p))
+    if p.listed:
+        inputs.append(_listed(context, mask, p) if lists is None else context.constant(lists.ravel()))
+    outputs = [shape for name, shape in attention.arguments(p).items() if name in ("partial", "y")]
+    y = context.launch(_kernel(p), inputs, outputs, "attention")
     context.bind(node.outputs[0], context.reshaped(y, context.shape(node.outputs[0])))
     return True
 
 
+def planned(context: CudaContext, node: ir.Node) -> tuple[AttentionParams, np.ndarray | None]:
+    """The attention in tiles, keys divided and hidden ones left out where it pays, and the lists of a constant mask."""
+    p, mask = tiled(params_of(node, context.half), context.target.archs), optional(node, 3)
+    device, lists = DEVICES[context.target.archs[0]], None
+    plain = attention_cost.divided(p, attention_cost.every(p), device)
+    if mask is None or p.mask is None or p.mask[-1] < p.keys or p.key_blocks == 1:
+        return plain, None
+    array = context.array(mask)
+    if array is None:
+        visits, readers = attention_cost.assumed(p), _readers(mask)
+    else:
+        lists = key_lists.lists_of(array.reshape(p.mask), p.tile.queries, p.tile.keys)
+        visits, readers = attention_cost.Visits(float(lists[..., 0].mean()), int(lists[..., 0].max())), 1
+    listed = attention_cost.divided(replace(p, listed=True), visits, device)
+    gain = attention_cost.seconds(plain, attention_cost.every(p), device)
+    gain -= attention_cost.seconds(listed, visits, device)
+    cost = 0.0 if lists is not None else attention_cost.list_seconds(p, device)
+    return (listed, lists) if readers * gain > cost else (plain, None)
+
+
+def _readers(mask: ir.Value) -> int:
+    """Attentions that a mask hides keys from."""
+    return sum(user.op_type == "Attention" and user.domain == DOMAIN for user, _ in mask.uses())
+
+
+def _flat(context: CudaContext, mask: ir.Value | None, p: AttentionParams) -> relax.Expr:
+    assert p.mask is not None
+    return context.reshaped(context.tensor(mask), (math.prod(p.mask),))
+
+
+def _listed(context: CudaContext, mask: ir.Value | None, p: AttentionParams) -> relax.Expr:
+    """The lists of a mask that only runs know, which all attentions share whose blocks are alike."""
+    assert mask is not None
+    assert p.mask is not None
+    lists, params = context.lists.setdefault(mask, {}), key_lists.ListParams(p.tile.queries, p.tile.keys)
+    if params not in lists:
+        outputs = [(key_lists.peaks_length(p.mask, p.tile.keys), "float32"), attention.arguments(p)["lists"]]
+        inputs = [_flat(context, mask, p), context.constant(np.zeros(1, np.int32))]
+        lists[params] = context.launch(_listing(params, p.mask), inputs, outputs, "key_lists")
+    return lists[params]
+
+
+@functools.lru_cache(maxsize=64)
+def _listing(p: key_lists.ListParams, shape: tuple[int, int, int, int]) -> Kernel:
+    """The kernels that list what masks show."""
+    return key_lists.build(p, shape)
+
+
 def refusal(node: ir.Node) -> str | None:
     """Why the attention has no kernel of its own, or None."""
-    return reject(_params(node, "float16"))
+    return reject(params_of(node, "float16"))
 
 
 def reads_slices(node: ir.Node) -> bool:
@@ -47,7 +103,7 @@ def reads_slices(node: ir.Node) -> bool:
     return node.domain == DOMAIN and node.op_type == "Attention" and refusal(node) is None
 
 
-def _params(node: ir.Node, half: str) -> AttentionParams:
+def params_of(node: ir.Node, half: str) -> AttentionParams:
     """The attention before it is cut into tiles; whether there is a kernel for it is `reject`'s."""
     (batch, queries, features), (_, keys, _) = (static_shape(value) or (0, 0, 0) for value in node.inputs[:2])
     q, k, v = (_projection(value)[1] for value in node.inputs[:3])

@@ -21,6 +21,7 @@ from sparsec.backends.relax.context import HAND_WRITTEN, OPAQUE, LoweringContext
 from sparsec.graph.annotations import HALF
 from sparsec.graph.nodes import optional
 from sparsec.graph.operators.schema import DOMAIN
+from sparsec.kernels.cuda.key_lists import ListParams
 
 PRODUCTS = {"Conv": (0, 3), "MatMul": (0, 3), "Attention": (0, 1, 2)}
 """sparsec's operators that run on tensor cores, each with the inputs that it reads in half precision."""
@@ -34,6 +35,7 @@ class CudaContext(LoweringContext):
         half: "float16" or "bfloat16".
         narrow: the values that are stored in half precision.
         channels_last: the images among the bound values whose channels come last.
+        lists: by mask and size of blocks the lists of the keys that it shows.
         moving: the node moves elements and computes nothing, so that halves stay as they are.
 
     """
@@ -41,13 +43,14 @@ class CudaContext(LoweringContext):
     half: str = "float16"
     narrow: frozenset[ir.Value] = frozenset()
     channels_last: set[ir.Value] = field(default_factory=set)
+    lists: dict[ir.Value, dict[ListParams, relax.Expr]] = field(default_factory=dict)
     moving: bool = False
     _halves: dict[ir.Value, relax.Expr] = field(default_factory=dict)
 
     def sibling(self) -> Self:
         """A context for another function of the same module."""
         own = super().sibling()
-        own.channels_last, own._halves = set(), {}  # noqa: SLF001 - of this class
+        own.channels_last, own.lists, own._halves = set(), {}, {}  # noqa: SLF001 - of this class
         return own
 
     def given(self, value: ir.Value) -> str:

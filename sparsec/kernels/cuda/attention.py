@@ -70,7 +70,7 @@ def arguments(p: AttentionParams) -> pipeline.Arguments:
 
 
 def build(p: AttentionParams) -> Kernel:
-    """The kernel: (q, k, v, [mask], [lists]) -> [partial], y; a buffer that holds several projections is passed for each.
+    """The kernel: (q, k, v, [mask], [lists]) -> [partial], y; several projections of one buffer are passed for each.
 
     Raises:
         FormatError: no kernel computes the attention.
@@ -87,7 +87,7 @@ def build(p: AttentionParams) -> Kernel:
 
 
 def unit_of(p: AttentionParams) -> float:
-    """What a score is multiplied by to be a power of two; with a mask, scaled so, its largest numbers would overflow."""
+    """What scores are multiplied by to be powers of two; with a mask, scaled so, its largest numbers would overflow."""
     return 1.0 if p.mask is None else LOG2E
 
 

@@ -9,6 +9,7 @@ the other, which then knows what is largest in every row, writes the lists.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,12 +69,12 @@ def peaks_length(shape: tuple[int, int, int, int], keys: int) -> int:
 
 
 def build(p: ListParams, shape: tuple[int, int, int, int]) -> Kernel:
-    """The kernels for masks of a shape: (mask) -> peaks, lists."""
+    """The kernels for masks of a shape: (mask, the element at which it begins) -> peaks, lists; see `copying.py`."""
     batch, heads, queries, keys = shape
     stages = -(-keys // p.keys)
     blocks = -(-queries // p.rows)
-    arguments = {"mask": (batch * heads * queries * keys, "float32"), "peaks": (peaks_length(shape, p.keys), "float32"),
-                 "lists": (batch * heads * blocks * (1 + stages), "int32")}
+    arguments = {"mask": (batch * heads * queries * keys, "float32"), "first": (1, "int32"),
+                 "peaks": (peaks_length(shape, p.keys), "float32"), "lists": (batch * heads * blocks * (1 + stages), "int32")}
     told = dict(zip(SIZES, (*shape, 1 + stages), strict=True))
     told |= zip(STRIDES, (heads * queries * keys, queries * keys, keys, 1), strict=True)
     return pipeline.prim_func(arguments, lambda buffers: _emit(_Masks(p, buffers, told)))
@@ -130,7 +131,7 @@ def _find_peaks(m: _Masks) -> None:
             T.buffer_store(found, T.float32(-np.inf), [0])
             T.buffer_store(found, T.float32(0), [1])
             start = T.Bind(matrix // told["heads"] * told["m_batch"] + matrix % told["heads"] * told["m_head"]
-                           + row * told["m_query"])
+                           + row * told["m_query"] + (m.buffers["first"][0] if "first" in m.buffers else 0))
             for turn in range(p.keys // LANES):
                 key = T.Bind(stage * p.keys + turn * LANES + lane)
                 with T.If(key < keys), T.Then():
@@ -158,7 +159,7 @@ def _write_lists(m: _Masks) -> None:
         stages = T.Bind((m.keys() + (p.keys - 1)) // p.keys)
         count = ptx.registers(1, "int32")
 
-        def rows(body: object) -> None:
+        def rows(body: Callable[[Expr], None]) -> None:
             """The rows that are this warp's."""
             with T.serial(0, p.rows // WARPS) as turn:
                 row = T.Bind(turn * WARPS + warp)

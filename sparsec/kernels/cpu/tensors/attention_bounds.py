@@ -21,7 +21,7 @@ def bounds_of(mask: np.ndarray, block: int, chunk: int) -> np.ndarray | None:
     """
     if not ordinary(mask.max(axis=-1)).all():
         return None
-    shown = seen(mask).any(axis=(0, 1))  # (queries, keys)
+    shown: np.ndarray = np.logical_or.reduce(seen(mask), axis=(0, 1))  # (queries, keys)
     blocks = [shown[first:first + block].any(axis=0) for first in range(0, len(shown), block)]
     found = np.array([(np.flatnonzero(each)[0] // chunk, np.flatnonzero(each)[-1] // chunk + 1) for each in blocks],
                      np.int32)
