@@ -4,11 +4,21 @@ limits. Needs nvcc (and cuobjdump where instructions are counted), but no GPU.
 
 import itertools
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import pytest
 
-from sparsec.kernels.cuda import attention, bitmap, gaps, tiles, wgmma, wgmma_bulk
+from sparsec.kernels.cuda import (
+    attention,
+    attention_parts,
+    bitmap,
+    gaps,
+    key_lists,
+    sized_attention,
+    tiles,
+    wgmma,
+    wgmma_bulk,
+)
 from sparsec.kernels.cuda.attention_params import AttentionParams, tiled
 from sparsec.kernels.cuda.families import FAMILIES
 from sparsec.kernels.cuda.params import MmaParams
@@ -141,3 +151,32 @@ def test_attention_is_tensor_instructions(p, architecture):
     last = p.keys - (p.key_blocks - 1) * p.tile.keys
     products = sum(p.steps * -(-keys // 8) + p.width // 8 * -(-keys // 16) for keys in (p.tile.keys, last))
     assert instructions(built_attention(p), architecture, "HMMA") == p.tile.row_blocks * products
+
+
+def attentions_in_turns():
+    """As `attentions`, with lists of keys, and with keys that are divided; of fixed sizes and of the run's."""
+    ways = {"listed": {"listed": True}, "divided": {"splits": 3}, "both": {"listed": True, "splits": 3}}
+    for param in attentions():
+        p, architecture = param.values
+        for how, more in ways.items():
+            yield pytest.param(built_attention, replace(p, **more), architecture, id=f"{architecture}-{p.width}-{how}")
+        sized = tiled(replace(p, batch=1, heads=1), [architecture])
+        for grown in (False, True):
+            yield pytest.param(partial(built_sized_attention, grown=grown), sized, architecture,
+                               id=f"{architecture}-{p.width}-sized{'-grown' * grown}")
+
+
+built_sized_attention = cache(sized_attention.build)
+
+
+@pytest.mark.sampled(0.3)
+@pytest.mark.parametrize(("build", "p", "architecture"), attentions_in_turns())
+def test_attention_in_turns_stays_within_limits(build, p, architecture):
+    check_limits(build(p), 2 * p.tile.threads, 2 * p.shared_bytes, architecture)
+
+
+@pytest.mark.parametrize("kernel", [
+    partial(key_lists.build_sized, key_lists.ListParams(64, 64), grown=True),
+    partial(attention_parts.build, 128, "bfloat16", 1.0)], ids=["lists", "parts"])
+def test_what_serves_attention_stays_within_limits(kernel):
+    check_limits(kernel(), key_lists.THREADS, 4 * (64 + key_lists.PLANES * key_lists.THREADS), "sm_90")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from sparsec.cost.gpu import NEXT_S, Device
+from sparsec.cost.gpu import LATENCY_S, NEXT_S, Device
 from sparsec.cost.option import GpuWork
 from sparsec.kernels.cuda import attention_parts
 from sparsec.kernels.cuda.attention_params import ITEMSIZE, STAGES, STEP, AttentionParams
@@ -61,6 +61,17 @@ def divided(p: AttentionParams, visits: Visits, device: Device) -> AttentionPara
     offers = [replace(p, splits=splits) for splits in SPLITS if splits == 1 or (
         splits <= visits.longest and attention_parts.length(p.rows, p.width, splits) <= MOST)]
     return min(offers, key=lambda offer: seconds(offer, visits, device) * (FASTER if offer.splits == 1 else 1))
+
+
+def rates(p: AttentionParams, device: Device) -> dict[str, float]:
+    """Of a block: the keys of a stage, how many blocks a multiprocessor holds, and a stage's seconds.
+
+    Of these, it waits for a stage to arrive, however little it works, and works on its own if it has not to wait.
+    """
+    work = replace(_work(replace(p, batch=1, heads=1), 1), blocks=1, stages=1)
+    resident = min(device.shared_bytes // work.shared_bytes, device.threads // work.threads)
+    return {"keys": p.tile.keys, "resident": max(1, resident), "wait_s": LATENCY_S / (STAGES - 1),
+            "work_s": device.compute(replace(work, stages_in_flight=1 << 30))}
 
 
 def list_seconds(p: AttentionParams, device: Device) -> float:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 
+from sparsec.backends.cuda import attention_cost
 from sparsec.backends.cuda.build import build_kernels
 from sparsec.backends.program import Functions
+from sparsec.cost.gpu import DEVICES, NEXT_S
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.sized import Attention
-from sparsec.kernels.cuda import sized_attention, sized_copy, sized_rotary
-from sparsec.kernels.cuda.attention_params import AttentionParams, reject, tiled
+from sparsec.kernels.cuda import attention_parts, key_lists, sized_attention, sized_copy, sized_rotary
+from sparsec.kernels.cuda.attention_params import AttentionParams, reject, tiled, unit
+from sparsec.kernels.cuda.key_lists import ListParams
 from sparsec.kernels.emit.projection import Projection
 from sparsec.target import Target
 
@@ -22,7 +25,7 @@ QUERIES = (16, 64)
 
 def build(attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]], target: Target, half: str,
           *, caches: bool = False) -> tuple[Functions, Mapping[str, object]]:
-    """The library, and what calls of attention are told: the queries of the kernels' blocks.
+    """The library, and what calls of attention are told: the queries of the kernels' blocks, and what these take.
 
     Where there are `caches`, there are kernels that append to them, and attention of as many keys as these have.
 
@@ -41,7 +44,23 @@ def build(attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]]
             p = _params(each, queries, half, target, masked=masked)
             name = f"attention{number}_{queries}" + "_masked" * masked + "_grown" * grown
             kernels[name] = sized_attention.build(p, grown=grown)
-    return build_kernels(kernels, target), {"queries": list(QUERIES)}
+            if masked:
+                lists = f"lists_{p.tile.queries}_{p.tile.keys}" + "_grown" * grown
+                kernels[lists] = key_lists.build_sized(ListParams(p.tile.queries, p.tile.keys), grown=grown)
+            kernels[f"combine{number}" + "_masked" * masked] = attention_parts.build(p.width, half, unit(masked=masked))
+    return build_kernels(kernels, target), _told({each.width for each in attentions}, half, target)
+
+
+def _told(widths: Collection[int], half: str, target: Target) -> dict[str, object]:
+    """What decides among how many blocks keys are divided; see `runtime.sized.device_attention`."""
+    device = DEVICES[target.archs[0]]
+
+    def rates(width: int, queries: int) -> dict[str, float]:
+        return attention_cost.rates(_params(Attention(width, width, 1.0), queries, half, target, masked=True), device)
+
+    blocks = {str(width): [rates(width, queries) for queries in QUERIES] for width in sorted(widths)}
+    return {"queries": list(QUERIES), "blocks": blocks, "multiprocessors": device.multiprocessors,
+            "bytes_per_s": device.memory_bytes_per_s, "next_s": NEXT_S}
 
 
 def _params(attention: Attention, queries: int, half: str, target: Target, *, masked: bool) -> AttentionParams:

@@ -21,7 +21,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.errors import FormatError
 from sparsec.kernels.cuda import attention_parts, pipeline, ptx
-from sparsec.kernels.cuda.attention_params import CHUNK, STAGES, STEP, AttentionParams, reject
+from sparsec.kernels.cuda.attention_params import CHUNK, LOG2E, STAGES, STEP, AttentionParams, reject, unit
 from sparsec.kernels.cuda.attention_sizes import QUAD, Block, Fixed, Sizes, token_of
 from sparsec.kernels.cuda.attention_turns import Every, Listed, Stage, Turns
 from sparsec.kernels.cuda.block import all_of, deal
@@ -30,7 +30,6 @@ from sparsec.kernels.cuda.params import VECTOR_BYTES
 from sparsec.kernels.cuda.staging import swizzled
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel
 
-LOG2E = 1.4426950408889634
 LOWEST = float(np.finfo(np.float32).min)
 AHEAD = STAGES - 1  # turns of keys that are being copied
 
@@ -81,14 +80,11 @@ def build(p: AttentionParams) -> Kernel:
     def body(buffers: Buffers) -> None:
         attend(p, Fixed(p), buffers)
         if p.splits > 1:
-            attention_parts.combine(buffers, p.rows, p.splits, p.width, unit_of(p))
+            attention_parts.combine(buffers, p.rows, p.splits, p.width, unit(masked=p.mask is not None))
 
     return pipeline.prim_func(arguments(p), body)
 
 
-def unit_of(p: AttentionParams) -> float:
-    """What scores are multiplied by to be powers of two; with a mask, scaled so, its largest numbers would overflow."""
-    return 1.0 if p.mask is None else LOG2E
 
 
 def attend(p: AttentionParams, sizes: Sizes, buffers: Buffers) -> None:
@@ -114,17 +110,18 @@ def attend(p: AttentionParams, sizes: Sizes, buffers: Buffers) -> None:
 
 def _turns(b: Block) -> Turns:
     """The stages that the block goes over."""
-    sizes, count, begin = b.sizes, b.sizes.key_blocks, None
+    sizes, count, begin, there = b.sizes, b.sizes.key_blocks, None, b.sizes.listed()
     if b.params.listed:
         begin = T.Bind(sizes.list_begin(b))
-        count = T.Bind(b.buffers["lists"][begin])
+        listed = b.buffers["lists"][begin]
+        count = T.Bind(listed if there is True else T.if_then_else(there, listed, count))
     if isinstance(sizes.splits, int) and sizes.splits == 1:
         first, own = 0, count
     else:
         most = T.Bind((count + (sizes.splits - 1)) // sizes.splits)
         first = T.Bind(b.share * most)
         own = T.Bind(T.min(most, count - first))
-    return Every(first, own) if begin is None else Listed(b.buffers["lists"], begin, first, own, count)
+    return Every(first, own) if begin is None else Listed(b.buffers["lists"], begin, (first, own, count), there)
 
 
 def _go_over(b: Block, turns: Turns, last_keys: int | None) -> _Registers:
@@ -211,7 +208,7 @@ def _attend(b: Block, r: _Registers, stage: Stage) -> None:
     base = T.Bind(_stage(p, stage.turn))
     _multiply_keys(b, r, base, stage.keys)
     _finish_scores(b, r, stage)
-    _softmax(b, r, unit_of(p), stage.keys)
+    _softmax(b, r, unit(masked=p.mask is not None), stage.keys)
     _multiply_values(b, r, base + p.stage_bytes // 2, stage.keys)
 
 

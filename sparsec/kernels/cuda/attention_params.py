@@ -13,6 +13,7 @@ STAGES = 2  # of keys and values in shared memory: one is multiplied while the o
 ITEMSIZE = 2
 CHUNK = VECTOR_BYTES // ITEMSIZE  # features that one instruction copies
 STEP = 16  # what one instruction sums over: features of a head, then keys
+LOG2E = 1.4426950408889634
 WIDEST = 128  # head whose sums fit a thread's registers
 
 
@@ -140,6 +141,11 @@ class AttentionParams:
     def blocks(self) -> int:
         """Thread blocks."""
         return self.batch * self.heads * self.query_blocks
+
+
+def unit(*, masked: bool) -> float:
+    """What scores are multiplied by to be powers of two; with a mask, scaled so, its largest numbers would overflow."""
+    return LOG2E if masked else 1.0
 
 
 def reject(p: AttentionParams) -> str | None:

@@ -59,6 +59,10 @@ class Sizes(Protocol):
         """Where the list of the block's keys begins."""
         ...
 
+    def listed(self) -> Expr:
+        """Whether there are lists: a bool, or what the run tells."""
+        ...
+
     def ends_within(self, name: str, count: int) -> bool:
         """Whether the last `count` tokens of a projection may be fewer."""
         ...
@@ -92,6 +96,10 @@ class Fixed:
             return ((b.batch * p.queries + token) * p.heads + b.head) * p.width
         projection, tokens = getattr(p, name), p.queries if name == "q" else p.keys
         return (b.batch * tokens + token) * projection.features + projection.offset + b.head * p.width
+
+    def listed(self) -> Expr:
+        """See `Sizes`."""
+        return self._p.listed
 
     def list_begin(self, b: Block) -> Expr:
         """See `Sizes`."""

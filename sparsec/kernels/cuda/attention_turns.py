@@ -85,14 +85,14 @@ class Listed:
     Args:
         lists: of all blocks: each its length, then entries.
         begin: where this block's begins.
-        first: the first entry of the block's share.
-        count: entries of the share.
-        length: of the list.
+        share: the first entry of the block's share, how many it has, and how many all have.
+        there: whether there are lists: True, or what the run tells; without them all stages are gone over.
 
     """
 
-    def __init__(self, lists: Buffer, begin: Expr, first: Expr, count: Expr, length: Expr) -> None:
-        self._lists, self._begin, self._first, self.count, self._length = lists, begin, first, count, length
+    def __init__(self, lists: Buffer, begin: Expr, share: tuple[Expr, Expr, Expr], there: Expr) -> None:
+        self._lists, self._begin, self._there = lists, begin, there
+        self._first, self.count, self._length = share
         self._entries = ptx.registers(3, "int32")  # of what is multiplied, is copied, and comes behind
 
     def start(self) -> None:
@@ -120,5 +120,8 @@ class Listed:
         return self._entries[0] % MASKED == 1
 
     def _read(self, turn: Expr, place: int) -> None:
-        entry = T.min(self._first + turn, self._length - 1)
-        T.buffer_store(self._entries, self._lists[self._begin + 1 + entry], [place])
+        number = T.min(self._first + turn, self._length - 1)
+        entry = self._lists[self._begin + 1 + number]
+        if self._there is not True:
+            entry = T.if_then_else(self._there, entry, number * MASKED + 1)
+        T.buffer_store(self._entries, entry, [place])

@@ -74,7 +74,8 @@ def build(p: ListParams, shape: tuple[int, int, int, int]) -> Kernel:
     stages = -(-keys // p.keys)
     blocks = -(-queries // p.rows)
     arguments = {"mask": (batch * heads * queries * keys, "float32"), "first": (1, "int32"),
-                 "peaks": (peaks_length(shape, p.keys), "float32"), "lists": (batch * heads * blocks * (1 + stages), "int32")}
+                 "peaks": (peaks_length(shape, p.keys), "float32"),
+                 "lists": (batch * heads * blocks * (1 + stages), "int32")}
     told = dict(zip(SIZES, (*shape, 1 + stages), strict=True))
     told |= zip(STRIDES, (heads * queries * keys, queries * keys, keys, 1), strict=True)
     return pipeline.prim_func(arguments, lambda buffers: _emit(_Masks(p, buffers, told)))

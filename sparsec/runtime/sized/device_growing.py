@@ -20,8 +20,6 @@ from sparsec.runtime.sized.operators import GROWS
 
 LENGTHS = np.dtype(np.int32)
 """How kernels are told the length of caches."""
-KEYS = 3
-"""Where `kernels.cuda.sized_attention.SIZES` has the keys among a kernel's numbers."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +136,19 @@ class GrowingRecorder(Recorder):
     def _attend(self, name: str, arrays: Sequence[np.ndarray], numbers: Sequence[int], out: np.ndarray) -> None:
         """The kernel for as many keys as the device has been told, and the new ones."""
         if self._attends:
-            numbers = [*numbers[:KEYS], self.tokens, *numbers[KEYS + 1:]]
             name, arrays = f"{name}_grown", [*arrays, self._length]
         super()._attend(name, arrays, numbers, out)
+
+    def _keys(self, keys: int) -> int:
+        """Of caches the new ones; the device is told how many lie before them."""
+        return self.tokens if self._attends else keys
+
+    def _listing(self, name: str, given: Sequence[np.ndarray], made: Sequence[np.ndarray],
+                 numbers: Sequence[int]) -> None:
+        """Lists of as many keys as there are."""
+        if self._attends:
+            name, given = f"{name}_grown", [*given, self._length]
+        super()._listing(name, given, made, numbers)
 
     def _mask(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """Of a mask of a cache's keys the first ones are sent, as many as there are; the last size is the room."""

@@ -10,8 +10,9 @@ import numpy as np
 
 from sparsec.backends.program import WORKSPACE
 from sparsec.machine.memory import Launch, element_type
+from sparsec.runtime.sized.device_attention import Attending, Blocks
 from sparsec.runtime.sized.device_kernels import CONSTANT
-from sparsec.runtime.sized.device_recording import FLOAT, Brought, DeviceRecording, plain
+from sparsec.runtime.sized.device_recording import FLOAT, Brought, plain
 from sparsec.runtime.sized.held import Value
 from sparsec.runtime.sized.items import step_of
 from sparsec.runtime.sized.rows import Tensor
@@ -21,7 +22,7 @@ CHUNK = 16
 """Bytes at a multiple of which what a kernel of attention copies begins."""
 
 
-class Recorder(DeviceRecording):
+class Recorder(Attending):
     """One call; see `device.DeviceRunner`.
 
     Args:
@@ -168,15 +169,20 @@ class Recorder(DeviceRecording):
             return
         padded = sum(self._plan.splitter.parts(batch * queries)) - batch * queries
         out = self._piece((batch, queries, heads, width), q.dtype, padded * heads * width * q.itemsize)
-        arrays, numbers = [q, k, v], [heads, heads // groups, queries, keys, batch]
-        numbers += [stride // array.itemsize for array in arrays for stride in array.strides[:3]]
+        blocks = Blocks.of(about, (batch, heads, queries, keys), width, groups)
+        partial = self._piece((blocks.partial(blocks.shares),), FLOAT)
+        arrays, numbers = [q, k, v, partial.array], [heads, heads // groups, queries, self._keys(keys), batch]
+        numbers += [blocks.shares, *(stride // array.itemsize for array in (q, k, v) for stride in array.strides[:3])]
         if mask_name:
             mask = self._mask(mask_name, (batch, heads, queries, keys))
-            arrays.append(mask)
-            numbers += [stride // mask.itemsize for stride in mask.strides]
-        block = next((each for each in about["queries"] if each >= queries), about["queries"][-1])
-        name = f"attention{step['kernel']}_{block}" + "_masked" * bool(mask_name)
-        self._attend(name, arrays, numbers, out.array)
+            lists, told = self._listed(mask_name, mask, blocks)
+            arrays += [mask, lists]
+            numbers += [*(stride // mask.itemsize for stride in mask.strides), *told]
+        masked = "_masked" * bool(mask_name)
+        self._attend(f"attention{step['kernel']}_{blocks.queries}{masked}", arrays, numbers, out.array)
+        if blocks.shares > 1:
+            self._between(f"combine{step['kernel']}{masked}", [partial.array, out.array], [blocks.rows, blocks.shares])
+        self._forget(partial)
         self._enter(step["outputs"][0], Value(out.array.transpose(0, 2, 1, 3), out.root))
 
     def _attend(self, name: str, arrays: Sequence[np.ndarray], numbers: Sequence[int], out: np.ndarray) -> None:
