@@ -1,16 +1,20 @@
 """Models whose sizes the run tells, on GPUs: every kernel in the emulator, beside onnxruntime."""
 
+import json
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
 import sparsec
+from sparsec.backends.cuda import between
 from sparsec.cost.precisions import HALF_PRECISIONS
 from sparsec.errors import ArtifactError, InputError, UnsupportedOperatorError
 from sparsec.machine.memory import element_type
 from sparsec.report.explain import explain
-from sparsec.runtime.sized import device
+from sparsec.runtime.sized import device, device_attention
+from sparsec.target import resolve
 from tests.support.cuda import networks
 from tests.support.cuda.emulator import emulate
 from tests.support.cuda.sized import Compiled
@@ -45,6 +49,26 @@ def test_a_transformer_takes_any_size(transformer, batch, tokens):
     for seed in range(2):  # the second call replays what the first has recorded
         feeds = feeds_of(batch, tokens, seed)
         agree(compiled(feeds), session.run(None, feeds))
+
+
+def test_keys_that_a_mask_hides_are_left_out(transformer, monkeypatch):
+    monkeypatch.setattr(device_attention, "LISTED_STAGES", {True: 1, False: 1})
+    compiled, session = transformer
+    compiled.runner = compiled.program.runner()
+    for tokens in (9, 200):
+        for seed in range(2):
+            feeds = feeds_of(2, tokens, seed)
+            agree(compiled(feeds), session.run(None, feeds))
+    assert {"lists_16_64", "lists_64_64"} <= set(compiled.program._kernels.lowered)
+
+
+@pytest.mark.parametrize(("shape", "least", "most"), [
+    ((1, 32, 1, 4096), 4, 16), ((1, 8, 16, 8192), 8, 64), ((1, 32, 1, 64), 1, 1), ((16, 32, 1, 4096), 1, 1),
+    ((1, 12, 512, 512), 1, 4), ((8, 12, 512, 512), 1, 1)])
+def test_few_queries_divide_their_keys(shape, least, most):
+    about = between._told({128}, "float16", resolve("cuda-sm90"))
+    blocks = device_attention.Blocks.of(json.loads(json.dumps(about)), shape, 128, shape[1])
+    assert least <= blocks.shares <= most
 
 
 def test_a_call_of_sizes_that_were_seen_is_one_graph(transformer):

@@ -9,7 +9,7 @@ import pytest
 import sparsec
 from sparsec.cost.precisions import HALF_PRECISIONS
 from sparsec.errors import InputError, UnsupportedOperatorError
-from sparsec.runtime.sized import device, device_caches, device_growing
+from sparsec.runtime.sized import device, device_attention, device_caches, device_growing
 from sparsec.runtime.sized.growing import Copies, reserved
 from tests.support import decoders
 from tests.support.cuda.emulator import emulate
@@ -226,3 +226,12 @@ def test_masks_are_given_for_all_keys_or_one():
 def test_branches_are_refused():
     with pytest.raises(UnsupportedOperatorError, match="runs in a branch of an If"):
         sparsec.compile(decoders.merged_decoder(), "cuda-sm80", tune="off")
+
+
+def test_keys_of_caches_are_divided_and_those_that_masks_hide_left_out(decoder, monkeypatch):
+    monkeypatch.setattr(device_attention, "LISTED_STAGES", {True: 1, False: 1})
+    text = Text(decoder)
+    for tokens in (3, 1, 70, 1, 1):
+        text.take(tokens)
+    kernels = decoder[0].program._kernels.lowered
+    assert {"lists_16_64_grown", "lists_64_64_grown", "combine0_masked"} <= set(kernels)
