@@ -8,7 +8,7 @@ from itertools import product
 from sparsec.backends.cuda import attention_cost
 from sparsec.backends.cuda.build import build_kernels
 from sparsec.backends.program import Functions
-from sparsec.cost.gpu import DEVICES, NEXT_S
+from sparsec.cost.gpu import DEVICES, KEPT_BYTES_PER_S, NEXT_S
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.sized import Attention
 from sparsec.kernels.cuda import attention_parts, key_lists, sized_attention, sized_copy, sized_rotary
@@ -60,7 +60,7 @@ def _told(widths: Collection[int], half: str, target: Target) -> dict[str, objec
 
     blocks = {str(width): [rates(width, queries) for queries in QUERIES] for width in sorted(widths)}
     return {"queries": list(QUERIES), "blocks": blocks, "multiprocessors": device.multiprocessors,
-            "bytes_per_s": device.memory_bytes_per_s, "next_s": NEXT_S}
+            "bytes_per_s": device.memory_bytes_per_s, "kept_bytes_per_s": KEPT_BYTES_PER_S, "next_s": NEXT_S}
 
 
 def _params(attention: Attention, queries: int, half: str, target: Target, *, masked: bool) -> AttentionParams:

@@ -1,7 +1,7 @@
 """Which stages of keys each block of queries sees, as lists that kernels of attention go over.
 
 A list is its length, then in rising order an entry for every stage of which some query of the block sees a key (see
-`analysis.hidden_keys`): the stage's number times `MASKED`, and one more where the mask is not 0 all over it for these
+`kernels.hidden_keys`): the stage's number times `MASKED`, and one more where the mask is not 0 all over it for these
 queries. A block that sees no key at all has its first stage, for its results are no numbers whatever it reads. Lists of
 constant masks are constants; two kernels make those of others: one finds what is largest in every row of a stage, and
 the other, which then knows what is largest in every row, writes the lists.
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.analysis.hidden_keys import HIDDEN, seen
 from sparsec.kernels.cuda import pipeline, ptx
 from sparsec.kernels.cuda.attention_turns import MASKED
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel
+from sparsec.kernels.hidden_keys import HIDDEN, seen
 
 LANES = 32
 WARPS = 8

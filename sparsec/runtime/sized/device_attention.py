@@ -91,7 +91,9 @@ class Blocks:
         stage = max(tile["wait_s"], together * tile["work_s"])
         waves = -(-blocks // (processors * tile["resident"]))
         read = 2 * batch * self.groups * keys * self.width * HALF_BYTES / self.about["bytes_per_s"]
-        return float(max(waves * -(-self.stages // shares) * stage, read) + (shares > 1) * self.about["next_s"])
+        kept = 2 * FLOAT.itemsize * self.partial(shares) / self.about["kept_bytes_per_s"]
+        return float(max(waves * -(-self.stages // shares) * stage, read)
+                     + (shares > 1) * (self.about["next_s"] + kept))
 
 
 class Attending(DeviceRecording):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparsec.analysis.hidden_keys import WORTH, ordinary, seen
+from sparsec.kernels.hidden_keys import WORTH, ordinary, seen
 
 
 def bounds_of(mask: np.ndarray, block: int, chunk: int) -> np.ndarray | None:

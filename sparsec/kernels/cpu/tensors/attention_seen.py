@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.analysis.hidden_keys import HIDDEN
 from sparsec.kernels.cpu.images.padded import load_lanes
 from sparsec.kernels.cpu.tensors.attention_blocks import AttentionParams, Block, row_of
 from sparsec.kernels.cpu.tensors.attention_pairs import KeyTiles
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, lanes_of, load, splat, store
+from sparsec.kernels.hidden_keys import HIDDEN
 
 LLVM = """
 declare <16 x float> @llvm.x86.avx512.mask.compress.v16f32(<16 x float>, <16 x float>, <16 x i1>)
