@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # see the module's docstring
     from sparsec.backends.chain import Chain
     from sparsec.cost.calibration import Calibration
     from sparsec.cost.option import Option
-    from sparsec.graph.sized import Attention, Winograd
+    from sparsec.graph.sized import Attention, Convolution
 
 GOALS = ("latency", "balanced", "size")
 """What a program may be optimised for; see `compiler.options`."""
@@ -69,16 +69,20 @@ class LayerReport:
 
 
 @dataclass(frozen=True)
-class PricedWinograd:
-    """A kernel for `graph.sized.WINOGRAD`.
+class PricedConvolution:
+    """A kernel for one of `graph.sized.CONVOLUTIONS`.
 
     Attributes:
+        kind: the operator.
+        kernel: as reports name it.
         vectors: of outputs that are computed at once.
         seconds: what the convolution is predicted to take.
-        pack: a weight (outputs, channels, 3, 3) to what the kernel reads, flat.
+        pack: a weight (outputs, channels, sides …) to what the kernel reads, flat.
 
     """
 
+    kind: str
+    kernel: str
     vectors: int
     seconds: float
     pack: Callable[[np.ndarray], np.ndarray]
@@ -263,7 +267,7 @@ class Backend(ABC):
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
-                            winograds: Sequence[Winograd] = (), caches: bool = False,  # noqa: ARG002 - of some
+                            convolutions: Sequence[Convolution] = (), caches: bool = False,  # noqa: ARG002 - of some
                             ) -> tuple[Functions, Mapping[str, object]]:
         """The library of kernels for run-time sizes, and what calls of attention are told of its kernels.
 
@@ -274,25 +278,26 @@ class Backend(ABC):
             levels: whether there is one, named so, for scales of dynamic quantisation.
             windows: the operators on windows of images that there are kernels for, named `windows_` and so.
             suppression: whether there is one, named so, for NonMaxSuppression.
-            winograds: of each convolution by Winograd's filtering what the kernel computes.
+            convolutions: of each of those that are no rows what the kernel computes.
             caches: whether caches are appended to, for which a device of its own has kernels.
 
         """
-        count = len(attentions) + len(rotations) + levels + len(windows) + suppression + len(winograds)
+        count = len(attentions) + len(rotations) + levels + len(windows) + suppression + len(convolutions)
         raise UnsupportedOperatorError(f"there are no {count} kernels for run-time sizes on target "
                                        f"'{job.target.name}'; compile for a cpu")
 
-    def winograd(self, outputs: int, channels: int, job: Job, pixels: int) -> PricedWinograd | None:  # noqa: ARG002
-        """How 3 x 3 convolutions of images of any size run by Winograd's minimal filtering; None where they do not.
+    def convolutions(self, shape: Sequence[int], job: Job, pixels: int, *, strided: bool,  # noqa: ARG002 - of some
+                     ) -> list[PricedConvolution]:
+        """The kernels for a dense convolution of images of any size, beside a product of rows.
 
         Args:
-            outputs: of the weight.
-            channels: that it reads.
+            shape: of the weight (outputs, channels, sides …).
             job: what it is compiled for.
             pixels: those of the result that the time is predicted for.
+            strided: windows begin further than a pixel apart.
 
         """
-        return None
+        return []
 
     def build_recurrences(self, nodes: Sequence[ir.Node], job: Job) -> Functions:
         """The library of the kernels of planned recurrences for any number of steps, by `recurrence` and the number.

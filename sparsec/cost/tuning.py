@@ -78,7 +78,10 @@ class TuningLog:
 
     def prepare(self, options: Sequence[Option], target: Target, threads: int,
                 prepare: Callable[[Sequence[Option]], None], network: float | None = None) -> None:
-        """Get the options ready that `time` would measure, where there are several and the budget lasts."""
+        """Get the options ready that `time` would measure, where there are several and the budget lasts.
+
+        They are compiled together, so that those of one layer may take what is left of it, and more.
+        """
         unknown = [each for each in options if key(each, target, threads, self.machine, network) not in self._seconds]
         if len(unknown) > 1 and self.budget_s > 0:
             begin = time.perf_counter()

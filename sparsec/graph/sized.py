@@ -31,18 +31,20 @@ and round the weights of the softmax."""
 
 
 IM2COL, IM2COL_CODES = "Im2col", "Im2colCodes"
-WINOGRAD = "WinogradConv"
-WINDOWS = (IM2COL, IM2COL_CODES, "MaxPool", "AveragePool", "DepthwiseConv", "Resize", "PixelShuffle", WINOGRAD)
+DENSE, WINOGRAD = "DenseConv", "WinogradConv"
+CONVOLUTIONS = (DENSE, WINOGRAD)
+WINDOWS = (IM2COL, IM2COL_CODES, "MaxPool", "AveragePool", "DepthwiseConv", "Resize", "PixelShuffle", *CONVOLUTIONS)
 """(X (batch, sides …, channels), more) -> the same of windows, with ONNX's attributes by side: all pixels of a window
 side by side, of codes with that of 0 as the second input; the largest; the mean; the sum by weights (pixels, channels)
 and biases, one behind the other; neighbours, for the sizes of the second input where it is there; and of channels
-(`blocks`, channels) the pixels of each block. `WINOGRAD` is a convolution of images by 3 x 3 pixels, as it is packed
-with its biases behind it, for activation(Y + residual), where there is a third input."""
+(`blocks`, channels) the pixels of each block. The `CONVOLUTIONS` take a weight as it is packed with its biases behind
+it, `WINOGRAD` one of 3 x 3 pixels for images, for activation(Y + residual), where there is a third input."""
 
 
-class Winograd(NamedTuple):
-    """A kernel of `WINOGRAD`: vectors of outputs that are computed at once, and what follows the product."""
+class Convolution(NamedTuple):
+    """A kernel of one of `CONVOLUTIONS`: vectors of outputs that are computed at once, and what follows the product."""
 
+    kind: str
     vectors: int
     activation: str = "none"
     alpha: float = 0.0

@@ -143,7 +143,10 @@ def own_bytes(manifest: Manifest) -> int:
 
 
 def all_bytes(artifact: Artifact) -> int:
-    """What an artifact needs of a device's memory: its constants, and one call."""
+    """What an artifact needs of a device's memory: its constants, and one call in flight.
+
+    What sizes alone tell, such as caches, is not in it.
+    """
     return own_bytes(artifact.manifest) + sum(
         math.prod(each.shape) * element_type(each.dtype).itemsize for each in artifact.manifest.constants)
 

@@ -238,18 +238,22 @@ def test_sizes_that_a_file_has_fixed_are_refused_by_what_cannot_be_computed(rows
 
 
 CONVOLUTIONS = {
-    "no rows": ("", "y = Relu(c)", 64), "gated": ("", "s = Sigmoid(c) y = Mul(c, s)", 64),
-    "rows behind it": (", float[32, 64, 1, 1] p", "d = Conv<pads=[1,1,1,1]>(c, k) y = Conv(d, p)", 32)}
-"""What follows a convolution by Winograd's filtering: weights, nodes, and the channels of the result."""
+    "no rows": ("y = Relu(c)", 64, 1.0), "gated": ("s = Sigmoid(c) y = Mul(c, s)", 64, 1.0),
+    "a pixel behind it": ("y = Conv(c, p)", 32, 1.0), "rows behind it": ("y = Conv(c, p)", 32, 0.02)}
+"""What follows a convolution that is a kernel of its own: nodes, channels of the result, and the density of `p`."""
 
 
 @pytest.mark.parametrize(("dims", "largest"), [({}, 64), ({"h": "1..3", "w": "1..4"}, 16)], ids=["open", "few pixels"])
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 @pytest.mark.parametrize("target", runnable("cpu-avx2"))
-def test_convolutions_by_winograds_filtering_are_priced_for_every_number_of_rows(name, dims, largest, target, tmp_path):
-    weights, nodes, channels = CONVOLUTIONS[name]
-    proto = texts.model(f"g (float[1, 64, h, w] x) => (float[1, {channels}, h, w] y) <float[64, 64, 3, 3] k{weights}> "
-                        f"{{ c = Conv<pads=[1,1,1,1]>(x, k) {nodes} }}")
+def test_convolutions_that_are_no_rows_are_priced_for_every_number_of_rows(name, dims, largest, target, tmp_path):
+    nodes, channels, density = CONVOLUTIONS[name]
+    proto = texts.model(f"g (float[1, 64, h, w] x) => (float[1, {channels}, h, w] y) <float[64, 64, 3, 3] k, "
+                        f"float[32, 64, 1, 1] p> {{ c = Conv<pads=[1,1,1,1]>(x, k) {nodes} }}")
+    for tensor in (each for each in proto.graph.initializer if each.name == "p"):
+        array = onnx.numpy_helper.to_array(tensor)
+        kept = np.arange(array.size).reshape(array.shape) < density * array.size
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array * kept, "p"))
     found, artifact = explain(proto, target, dims=dims).any_size, sparsec.compile(proto, target, tune="off", dims=dims)
     own = [(row["layer"], row["rows"], row["kernel"], row["predicted_us"]) for row in artifact.report["layers"]]
     assert sorted((row.layer, row.rows, row.kernel, row.predicted_us) for row in found.rows) == sorted(own)

@@ -6,11 +6,10 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from sparsec.backends.base import Backend, Built, Judge, KernelTime, PricedWinograd
+from sparsec.backends.base import Backend, Built, Judge, KernelTime, PricedConvolution
 from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import REPLAY, Function, Functions
 from sparsec.cost.precisions import PRECISIONS
-from sparsec.graph.sized import WINOGRAD
 from sparsec.target import Target
 
 if TYPE_CHECKING:  # see `backends.base`
@@ -21,7 +20,7 @@ if TYPE_CHECKING:  # see `backends.base`
     from sparsec.cost.calibration import Calibration
     from sparsec.cost.option import Option
     from sparsec.cost.roofline import Machine
-    from sparsec.graph.sized import Attention, Winograd
+    from sparsec.graph.sized import Attention, Convolution
 
 
 class CpuBackend(Backend):
@@ -102,18 +101,18 @@ class CpuBackend(Backend):
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
-                            winograds: Sequence[Winograd] = (), caches: bool = False,  # noqa: ARG002 - in place
+                            convolutions: Sequence[Convolution] = (), caches: bool = False,  # noqa: ARG002 - in place
                             ) -> tuple[Functions, Mapping[str, object]]:
         """Kernels by the name of their number."""
         from sparsec.backends.cpu import replay
         from sparsec.backends.cpu.build import build_kernels
+        from sparsec.backends.cpu.convolutions import BUILDERS
         from sparsec.kernels.cpu.tensors import (
             sized_attention,
             sized_levels,
             sized_rotary,
             sized_suppression,
             sized_windows,
-            sized_winograd,
         )
         from sparsec.kernels.emit.isa import isa_of
 
@@ -123,8 +122,8 @@ class CpuBackend(Backend):
         built |= {f"rotary{number}": sized_rotary.build(sized_rotary.SizedRotary(*each), isa)
                   for number, each in enumerate(rotations)}
         built |= {f"windows_{kind}": sized_windows.build(kind, isa) for kind in windows}
-        built |= {f"windows_{WINOGRAD}{number}": sized_winograd.build(each, isa, job.target.l2_bytes)
-                  for number, each in enumerate(winograds)}
+        built |= {f"windows_{each.kind}{number}": BUILDERS[each.kind](each, isa, job.target.l2_bytes)
+                  for number, each in enumerate(convolutions)}
         built |= {"levels": sized_levels.build(isa)} if levels else {}
         built |= {"suppression": sized_suppression.build(isa)} if suppression else {}
         built[REPLAY] = replay.build()
@@ -132,19 +131,14 @@ class CpuBackend(Backend):
                    "threads": isa.threads}
         return Functions(*build_kernels(built, job.target), ()), scratch
 
-    def winograd(self, outputs: int, channels: int, job: Job, pixels: int) -> PricedWinograd | None:
-        """By the kernel of `kernels.cpu.tensors.sized_winograd`, in the width that is predicted to be the fastest."""
-        from sparsec.kernels.cpu.tensors import sized_winograd
+    def convolutions(self, shape: Sequence[int], job: Job, pixels: int, *, strided: bool) -> list[PricedConvolution]:
+        """By the kernels of `kernels.cpu.tensors`, each in the width that is predicted to be the fastest."""
+        from sparsec.backends.cpu.convolutions import offers
         from sparsec.kernels.emit.isa import isa_of
-        from sparsec.kernels.packing.winograd import panels
 
-        isa, machine = isa_of(job.target, job.threads), job.calibration.machine
-        seconds = {vectors: machine.seconds(sized_winograd.work(outputs, channels, pixels, vectors, isa), job.threads)
-                   for vectors in sized_winograd.widths(outputs, channels, isa)}
-        if not seconds:
-            return None
-        vectors = min(seconds, key=seconds.__getitem__)
-        return PricedWinograd(vectors, seconds[vectors], lambda weight: panels(weight, isa.lanes, vectors))
+        machine, threads = job.calibration.machine, job.threads
+        return offers(shape, pixels, isa_of(job.target, threads), lambda work: machine.seconds(work, threads),
+                      strided=strided)
 
     def build_recurrences(self, nodes: Sequence[ir.Node], job: Job) -> Functions:
         """A shared object of LLVM's code."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # see `backends.base`
     from sparsec.backends.chain import Chain
     from sparsec.cost.calibration import Calibration
     from sparsec.cost.option import Option
-    from sparsec.graph.sized import Attention, Winograd
+    from sparsec.graph.sized import Attention, Convolution
 
 
 class CudaBackend(Backend):
@@ -128,7 +128,7 @@ class CudaBackend(Backend):
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
-                            winograds: Sequence[Winograd] = (),  # noqa: ARG002 - `winograd` offers none
+                            convolutions: Sequence[Convolution] = (),  # noqa: ARG002 - it offers none
                             caches: bool = False) -> tuple[Functions, Mapping[str, object]]:
         """Kernels by the names of their numbers; copies."""
         from sparsec.backends.cuda.between import build

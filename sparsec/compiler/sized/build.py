@@ -24,6 +24,7 @@ from sparsec.compiler.report import Outside
 from sparsec.compiler.samples import advised
 from sparsec.compiler.sized.attention import fuse_attention
 from sparsec.compiler.sized.codes import round_for_layers, round_once, split_dynamic
+from sparsec.compiler.sized.dense_convolutions import Convolutions, fuse
 from sparsec.compiler.sized.device import left_to_processor, mark_halves, refuse_branches
 from sparsec.compiler.sized.image_change import has_open_sides
 from sparsec.compiler.sized.images import rows_of_images
@@ -34,7 +35,6 @@ from sparsec.compiler.sized.rotary import fuse_rotary
 from sparsec.compiler.sized.simplify import choose_known, fold_known, merge_equal
 from sparsec.compiler.sized.stage import Joint, RowStage, Stage, counts_of, joint, stages_of
 from sparsec.compiler.sized.token import Token, token_of
-from sparsec.compiler.sized.winograd import Convolutions, fuse
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE
 from sparsec.errors import counted
@@ -337,13 +337,13 @@ def _kernels(plan: Plan, job: Job, backend: Backend, needs: list[Needs]) -> dict
 
     What it needs of a machine is added to `needs`.
     """
-    if not (plan.attentions or plan.rotations or plan.windows or plan.suppresses or plan.winograds
+    if not (plan.attentions or plan.rotations or plan.windows or plan.suppresses or plan.convolutions
             or plan.stages_of_rows):
         return None
     finds = any(step["op"] == f"{SIZED_DOMAIN}::{LEVELS}" for step in plan.fields["steps"])
     built, told = backend.build_sized_kernels(plan.attentions, plan.rotations, job, levels=finds,
                                               windows=plan.windows, suppression=plan.suppresses,
-                                              winograds=plan.winograds, caches=plan.has_caches)
+                                              convolutions=plan.convolutions, caches=plan.has_caches)
     needs.append(built.needs)
     return {"library": plan.array(np.frombuffer(built.library, np.uint8)), "objects": list(built.objects),
             "half": backend.half(job),

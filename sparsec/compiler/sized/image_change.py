@@ -17,10 +17,35 @@ from sparsec.passes.rewrite import take_over
 RANKS = (3, 4, 5)
 """Dimensions of sequences, images and volumes with channels."""
 
-Pack = Callable[[str, np.ndarray], tuple[int, np.ndarray] | None]
-"""A layer's name and its weight (outputs, channels, 3, 3) to what `graph.sized.WINOGRAD` takes; None for rows."""
-
 Attribute = int | float | str | Sequence[int] | Sequence[float]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A weight as a kernel of one of `graph.sized.CONVOLUTIONS` reads it, for so many vectors of outputs at once."""
+
+    kind: str
+    vectors: int
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How windows lie in an image: whether they begin further than a pixel apart, and whether each is its own pixel."""
+
+    strided: bool
+    pixel: bool
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, Attribute]) -> Windows:
+        """Those of a node's attributes."""
+        kernel, strides, pads = (np.asarray(attributes[name]) for name in ("kernel_shape", "strides", "pads"))
+        strided = bool((strides != 1).any())
+        return cls(strided, not strided and bool((kernel == 1).all()) and not pads.any())
+
+
+Pack = Callable[[str, np.ndarray, Windows], Packed | None]
+"""A layer's name, its weight (outputs, channels, sides …) and windows to a kernel of its own; None for rows."""
 
 
 def has_open_sides(shape: Shape | None) -> bool:

@@ -1,4 +1,4 @@
-"""Convolutions of images of any size, transposed ones too: products of rows, Winograd's filtering, or by channel."""
+"""Convolutions of images of any size, transposed ones too: products of rows, kernels of their own, or by channel."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import onnx_ir as ir
 from sparsec.analysis.symbols.known import Shape
 from sparsec.analysis.symbols.size import Size
 from sparsec.compiler.sized.codes import source_of
-from sparsec.compiler.sized.image_change import Attribute, Change, windows_of
+from sparsec.compiler.sized.image_change import Attribute, Change, Packed, Windows, windows_of
 from sparsec.compiler.sized.simplify import empty_like
 from sparsec.graph.constants import constant
 from sparsec.graph.nodes import is_depthwise, node_name, operand, optional
 from sparsec.graph.quantized import Codes, dequantized
-from sparsec.graph.sized import IM2COL, IM2COL_CODES, SIZED_DOMAIN, WINOGRAD
+from sparsec.graph.sized import IM2COL, IM2COL_CODES, SIZED_DOMAIN
 
 LARGEST = 1 << 26
 """Elements of the weight of a convolution of groups that is written with its zeros."""
@@ -31,10 +31,11 @@ def convolution(c: Change) -> bool:
     order = c.order(x)
     windows = windows_of(c.node, order, weight.shape[2:])
     shape, last = c.ordered(order), c.last(x, order)
-    if codes is None and group == 1 and weight.shape[2:] == (3, 3) and windows["strides"] == [1, 1]:
+    how = Windows.of(windows)
+    if codes is None and group == 1 and _is_image(c.shape):
         turned = np.ascontiguousarray(weight.transpose(0, 1, *order[1:-1]))
-        if (packed := c.pack(node_name(c.node), turned)) is not None:
-            return _winograd(c, last, windows, packed, np.zeros(len(weight), np.float32) if bias is None else bias)
+        if (packed := c.pack(node_name(c.node), turned, how)) is not None:
+            return _packed(c, last, windows, packed, np.zeros(len(weight), np.float32) if bias is None else bias)
     weight = weight.transpose(*order[1:-1], 1, 0)  # pixels of a window, channels, outputs
     if is_depthwise(c.node):
         taps = weight.reshape(-1, weight.shape[-1])
@@ -48,11 +49,11 @@ def convolution(c: Change) -> bool:
         weight = _with_zeros(weight, group)
     matrix = weight.reshape(-1, weight.shape[-1])
     if codes is None or group > 1 or codes.axis not in (0, -1):
-        last = last if _is_pixel(windows) else c.add(
+        last = last if how.pixel else c.add(
             "Im2col", [last], windows, (*shape[:-1], Size.of(len(matrix))), domain=SIZED_DOMAIN)
         factor = c.constant("matrix", np.ascontiguousarray(matrix))
     else:
-        last = last if _is_pixel(windows) else _windows_of_codes(c, last, windows, (*shape[:-1], Size.of(len(matrix))))
+        last = last if how.pixel else _windows_of_codes(c, last, windows, (*shape[:-1], Size.of(len(matrix))))
         factor = _dequantized_matrix(c, codes, order)
     out = c.add("MatMul", [last, factor], {}, shape, name=c.node.name)
     if bias is not None:
@@ -60,12 +61,21 @@ def convolution(c: Change) -> bool:
     return c.finish(out, order)
 
 
-def _winograd(c: Change, last: ir.Value, windows: Mapping[str, Attribute], packed: tuple[int, np.ndarray],
-              bias: np.ndarray) -> bool:
-    order, (vectors, values) = c.order(operand(c.node, 0)), packed
-    own = c.constant("points", np.concatenate([values, bias]))
-    given = {**windows, "vectors": vectors, "outputs": len(bias)}
-    return c.finish(c.add(WINOGRAD, [last, own], given, c.ordered(order), domain=SIZED_DOMAIN, name=c.node.name), order)
+FEW = 16
+"""Pixels of images of a known size up to which their convolutions are rows: those of several images make many."""
+
+
+def _is_image(shape: Shape) -> bool:
+    """Whether each image has many pixels, or as many as the run tells."""
+    return any(size.number is None for size in shape[2:]) or math.prod(size.number or 1 for size in shape[2:]) > FEW
+
+
+def _packed(c: Change, last: ir.Value, windows: Mapping[str, Attribute], packed: Packed, bias: np.ndarray) -> bool:
+    order = c.order(operand(c.node, 0))
+    own = c.constant("panels", np.concatenate([packed.values, bias]))
+    given = {**windows, "vectors": packed.vectors, "outputs": len(bias)}
+    return c.finish(c.add(packed.kind, [last, own], given, c.ordered(order), domain=SIZED_DOMAIN, name=c.node.name),
+                    order)
 
 
 def _numbers(value: ir.Value | None) -> np.ndarray | None:
@@ -99,12 +109,6 @@ def _windows_of_codes(c: Change, last: ir.Value, windows: Mapping[str, Attribute
     copied = c.add(IM2COL_CODES, [codes, own], windows, shape, domain=SIZED_DOMAIN)
     copied.type = codes.type
     return c.add("DequantizeLinear", [copied, *parameters], {}, shape)
-
-
-def _is_pixel(windows: Mapping[str, Attribute]) -> bool:
-    """Whether every window is the pixel of its own place."""
-    numbers = {name: np.asarray(windows[name]) for name in ("kernel_shape", "strides", "pads")}
-    return bool((numbers["kernel_shape"] == 1).all() and (numbers["strides"] == 1).all() and not numbers["pads"].any())
 
 
 def _with_zeros(weight: np.ndarray, group: int) -> np.ndarray:

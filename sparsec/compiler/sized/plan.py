@@ -24,7 +24,16 @@ from sparsec.graph.constants import constant
 from sparsec.graph.guards import Guard, guards, is_select
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.nodes import operand, read_by
-from sparsec.graph.sized import IM2COL, RECURRENCE, SIZED_DOMAIN, SUPPRESSION, WINDOWS, WINOGRAD, Attention, Winograd
+from sparsec.graph.sized import (
+    CONVOLUTIONS,
+    IM2COL,
+    RECURRENCE,
+    SIZED_DOMAIN,
+    SUPPRESSION,
+    WINDOWS,
+    Attention,
+    Convolution,
+)
 from sparsec.runtime.sized.operators import GROWS, OPERATORS, SINGLE
 
 NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -46,7 +55,7 @@ class Plan:
         recurrences: the recurrences, each with a kernel of its own.
         windows: the kernels of windows of images, by operator.
         suppresses: whether there is a kernel of NonMaxSuppression.
-        winograds: the kernels of convolutions by Winograd's filtering.
+        convolutions: the kernels of those that are no rows.
 
     """
 
@@ -58,7 +67,7 @@ class Plan:
     recurrences: list[ir.Node] = field(default_factory=list)
     windows: list[str] = field(default_factory=list)
     suppresses: bool = False
-    winograds: list[Winograd] = field(default_factory=list)
+    convolutions: list[Convolution] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
 
@@ -305,12 +314,13 @@ def _attention(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs:
 def _windows(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs: Sequence[str | None]) -> None:
     """A call of a kernel of windows."""
     attributes = {name: _attribute(each) for name, each in node.attributes.items() if isinstance(each, ir.Attr)}
-    if node.op_type == WINOGRAD:
-        params = Winograd(**{name: attributes.pop(name) for name in Winograd._fields if name in attributes},
-                          residual=len(inputs) > 2)
-        if params not in plan.winograds:
-            plan.winograds.append(params)
-        plan.step("windows", inputs, outputs, kind=WINOGRAD, kernel=plan.winograds.index(params), attributes=attributes)
+    if node.op_type in CONVOLUTIONS:
+        own = {name: attributes.pop(name) for name in Convolution._fields if name in attributes}
+        params = Convolution(node.op_type, **own, residual=len(inputs) > 2)
+        if params not in plan.convolutions:
+            plan.convolutions.append(params)
+        plan.step("windows", inputs, outputs, kind=node.op_type, kernel=plan.convolutions.index(params),
+                  attributes=attributes)
         return
     kind = IM2COL if node.op_type == "PixelShuffle" else node.op_type
     if kind not in plan.windows:

@@ -194,7 +194,7 @@ class SizedProgram:
         """The kernels as blocks, None where an artifact does not tell of them."""
         stages = {count: (library, functions) for count, library, functions in self._libraries}
         told = all("calls" in function for _, functions in stages.values() for function in functions)
-        if not stages or not told or self._kernels is None:
+        if not told or self._kernels is None:
             return None
         return Kernels(stages, self._recurrences, self._tensors, self._kernels)
 

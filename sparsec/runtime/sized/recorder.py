@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.graph.sized import IM2COL_CODES, LEVELS, SIZED_DOMAIN, WINOGRAD
+from sparsec.graph.sized import CONVOLUTIONS, IM2COL_CODES, LEVELS, SIZED_DOMAIN
 from sparsec.machine.memory import ALIGNMENT
 from sparsec.runtime.sized.arena import Arena
 from sparsec.runtime.sized.attention import FLOAT, INPUTS, lines_of, spread
@@ -154,8 +154,8 @@ class Recorder(Recording):
         """Windows of images: as a whole, or for the rows that read them where nothing else does."""
         kind, (name, *more) = step["kind"], step["inputs"]
         x = self._contiguous(name)
-        residual = [self._contiguous(each) for each in more[1:] if kind == WINOGRAD]
-        others = [self._values[each] for each in more[:1 if kind == WINOGRAD else None]]
+        residual = [self._contiguous(each) for each in more[1:] if kind in CONVOLUTIONS]
+        others = [self._values[each] for each in more[:1 if kind in CONVOLUTIONS else None]]
         if (x.dtype != np.float32 and kind != IM2COL_CODES) or not x.size or not all(value.fixed for value in others):
             raise Unplanned
         found = geometry(kind, step["attributes"], [x, *(value.array for value in others)])

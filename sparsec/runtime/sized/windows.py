@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.graph.sized import IM2COL, IM2COL_CODES, WINOGRAD
+from sparsec.graph.sized import CONVOLUTIONS, IM2COL, IM2COL_CODES, WINOGRAD
 from sparsec.machine import tvm_runtime
 from sparsec.machine.memory import ALIGNMENT, aligned
 
-WEIGHTED = ("DepthwiseConv", WINOGRAD)
+WEIGHTED = ("DepthwiseConv", *CONVOLUTIONS)
 """The operators whose second input is a weight."""
 COPIED = (IM2COL, IM2COL_CODES)
 """The operators that copy windows, which are not made as a whole where rows alone read them."""
@@ -89,7 +89,8 @@ def geometry(kind: str, attributes: Mapping[str, Any], inputs: Sequence[Any]) ->
         return _tiled(x.shape, attributes, inputs[1])
     axes = _resized(x.shape[1:-1], attributes, inputs) if kind == "Resize" else _pooled(x.shape[1:-1], attributes)
     made = tuple(len(axis.places) for axis in axes)
-    last = x.shape[-1] * math.prod(attributes["kernel_shape"]) if kind in COPIED else x.shape[-1]
+    last = x.shape[-1] * math.prod(attributes["kernel_shape"]) if kind in COPIED else attributes.get(
+        "outputs", x.shape[-1])
     if len(axes) == 1:
         axes = [Axis(np.zeros((1, 1), np.int64), np.ones((1, 1))), *axes]
     if len(axes) == 3:  # the slices of a volume lie below each other
@@ -261,7 +262,7 @@ class Windows:
         out = np.empty(found.shape, inputs[0].dtype)
         if out.size:
             x = _writable(inputs[0])
-            residual = [_writable(each).reshape(-1) for each in inputs[2:] if self._kind == WINOGRAD]
+            residual = [_writable(each).reshape(-1) for each in inputs[2:] if self._kind in CONVOLUTIONS]
             arrays = [x.reshape(-1), _writable(found.extra), *residual, out.reshape(-1)]
             if x.dtype != np.float32:
                 arrays = [array.view(np.uint8) for array in arrays]

@@ -18,7 +18,19 @@ from sparsec.graph.sized import IM2COL, IM2COL_CODES
 from sparsec.kernels.emit.extremum import maximum
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
-from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, lanes_of, load, registers, splat, store
+from sparsec.kernels.emit.tir import (
+    Buffer,
+    Buffers,
+    Expr,
+    Kernel,
+    kernel,
+    lanes_of,
+    load,
+    prefetch,
+    registers,
+    splat,
+    store,
+)
 
 SIZES = ("count", "total", "out_rows", "out_columns", "rows_in", "columns_in", "channels", "rows", "columns",
          "outputs")
@@ -38,8 +50,8 @@ def build(kind: str, isa: Isa) -> Kernel:
 
 
 @dataclass(frozen=True)
-class _Window:
-    """A window: where its pixels' places begin in the tables, what is known of sizes, and where its result goes."""
+class Window:
+    """A window: where its pixels' places begin in the tables, what is known of sizes, and the number of its result."""
 
     b: Buffers
     sizes: dict[str, Expr]
@@ -59,57 +71,73 @@ class _Window:
         return ((self.image * s["rows"] + row) * s["columns"] + column) * s["channels"]
 
 
-def _emit(b: Buffers, body: Callable[[_Window, Isa], None], isa: Isa) -> None:
+def _emit(b: Buffers, body: Callable[[Window, Isa], None], isa: Isa) -> None:
     sizes = {name: T.Bind(b["sizes"][index]) for index, name in enumerate(SIZES)}
     first = T.Bind(b["first"][0])
     with shared(sizes["count"], isa) as number:
-        window = T.Bind(T.min(first + number, sizes["total"] - 1))
-        lines = T.Bind(T.truncdiv(window, sizes["out_columns"]))
-        image = T.Bind(T.truncdiv(lines, sizes["out_rows"]))
-        column = T.Bind((window - lines * sizes["out_columns"]) * sizes["columns_in"])
-        behind = sizes["out_rows"] * sizes["rows_in"]
-        row = T.Bind((lines - image * sizes["out_rows"]) * sizes["rows_in"])
-        body(_Window(b, sizes, row, T.Bind(behind + column), image, number), isa)
+        body(window_of(b, sizes, T.min(first + number, sizes["total"] - 1), number), isa)
 
 
-def _copied(w: _Window, isa: Isa) -> None:
+def window_of(b: Buffers, sizes: dict[str, Expr], index: Expr, number: Expr | None = None) -> Window:
+    """The window of an index among those of all images, whose result has a number of its own, or the same."""
+    window = T.Bind(index)
+    lines = T.Bind(T.truncdiv(window, sizes["out_columns"]))
+    image = T.Bind(T.truncdiv(lines, sizes["out_rows"]))
+    column = T.Bind((window - lines * sizes["out_columns"]) * sizes["columns_in"])
+    behind = sizes["out_rows"] * sizes["rows_in"]
+    row = T.Bind((lines - image * sizes["out_rows"]) * sizes["rows_in"])
+    return Window(b, sizes, row, T.Bind(behind + column), image, window if number is None else number)
+
+
+def _copied(w: Window, isa: Isa) -> None:
     """All pixels of the window, row by row; those that are neighbours in the image in one go."""
-    _copy(w, isa.lanes, lambda n: splat(0.0, n))
+    _copy_whole(w, isa.lanes, lambda n: splat(0.0, n))
 
 
-def _copied_codes(w: _Window, isa: Isa) -> None:
+def _copied_codes(w: Window, isa: Isa) -> None:
     """The same of codes, of which `extra` has the one that padding has."""
-    _copy(w, 4 * isa.lanes, lambda n: T.Broadcast(w.b["extra"][0], n) if n > 1 else w.b["extra"][0])
+    _copy_whole(w, 4 * isa.lanes, lambda n: T.Broadcast(w.b["extra"][0], n) if n > 1 else w.b["extra"][0])
 
 
-def _copy(w: _Window, lanes: int, padding: Callable[[int], Expr]) -> None:
-    s, width = w.sizes, T.Bind(w.sizes["columns_in"] * w.sizes["channels"])
-    x, y = w.b["x"], w.b["y"]
+def _copy_whole(w: Window, lanes: int, padding: Callable[[int], Expr]) -> None:
+    begin = T.Bind(w.number * w.sizes["rows_in"] * w.sizes["columns_in"] * w.sizes["channels"])
+    copy(w, lanes, padding, w.b["y"], lambda offset: begin + offset)
+
+
+def copy(w: Window, lanes: int, padding: Callable[[int], Expr], y: Buffer, place: Callable[[Expr], Expr],
+         ahead: Expr | None = None) -> None:
+    """All pixels of a window, vector by vector, to where `place` says that elements behind its first one go.
+
+    What lies so many elements `ahead` in the image, if that is given, is asked into the L2 cache.
+    """
+    s, x = w.sizes, w.b["x"]
+    width = T.Bind(s["columns_in"] * s["channels"])
     start, end = w.places(1, 0), w.places(1, s["columns_in"] - 1)
+
+    def run(at: Expr, count: Expr, source: Expr | None) -> None:
+        def vector(e: Expr, n: int) -> None:
+            store(y, place(at + e), padding(n) if source is None else load(x, source + e, n))
+            if source is not None and ahead is not None and n > 1:
+                prefetch(x, source + e + ahead, level=2)
+
+        _vectors(count, lanes, vector)
+
     with T.serial(0, s["rows_in"]) as line:
         row = w.places(0, line)
-        to = T.Bind((w.number * s["rows_in"] + line) * width)
+        to = T.Bind(line * width)
         with T.If(row < 0):
             with T.Then():
-                _vectors(width, lanes, lambda at, n: store(y, to + at, padding(n)))
+                run(to, width, None)
             with T.Else(), T.If(T.And(start >= 0, end - start == s["columns_in"] - 1)):
                 with T.Then():
-                    source = T.Bind(w.pixel(row, start))
-                    _vectors(width, lanes, lambda at, n: store(y, to + at, load(x, source + at, n)))
+                    run(to, width, T.Bind(w.pixel(row, start)))
                 with T.Else(), T.serial(0, s["columns_in"]) as index:
                     column, target = w.places(1, index), T.Bind(to + index * s["channels"])
-                    _pixel(w, row, column, target, lanes, padding)
-
-
-def _pixel(w: _Window, row: Expr, column: Expr, target: Expr, lanes: int, padding: Callable[[int], Expr]) -> None:
-    """One pixel, padding outside of the image."""
-    x, y, channels = w.b["x"], w.b["y"], w.sizes["channels"]
-    with T.If(column < 0):
-        with T.Then():
-            _vectors(channels, lanes, lambda at, n: store(y, target + at, padding(n)))
-        with T.Else():
-            source = T.Bind(w.pixel(row, column))
-            _vectors(channels, lanes, lambda at, n: store(y, target + at, load(x, source + at, n)))
+                    with T.If(column < 0):
+                        with T.Then():
+                            run(target, s["channels"], None)
+                        with T.Else():
+                            run(target, s["channels"], T.Bind(w.pixel(row, column)))
 
 
 def _vectors(count: Expr, lanes: int, body: Callable[[Expr, int], None]) -> None:
@@ -121,7 +149,7 @@ def _vectors(count: Expr, lanes: int, body: Callable[[Expr, int], None]) -> None
             body(element, 1)
 
 
-def _each(w: _Window, at: Expr, lanes: int, start: Expr, step: Callable[[Expr, Expr, Expr, Expr], Expr]) -> None:
+def _each(w: Window, at: Expr, lanes: int, start: Expr, step: Callable[[Expr, Expr, Expr, Expr], Expr]) -> None:
     """A vector of channels from all pixels of a window: `step` takes the result so far, pixel, row and column."""
     held = registers(1, lanes)
     store(held, 0, start)
@@ -135,12 +163,12 @@ def _each(w: _Window, at: Expr, lanes: int, start: Expr, step: Callable[[Expr, E
     store(w.b["y"], w.number * w.sizes["channels"] + at, load(held, 0, lanes))
 
 
-def _largest(w: _Window, isa: Isa) -> None:
+def _largest(w: Window, isa: Isa) -> None:
     _vectors(w.sizes["channels"], isa.lanes, lambda at, n: _each(
         w, at, n, splat(-math.inf, n), lambda held, pixel, _row, _column: maximum(pixel, held)))
 
 
-def _weighted(w: _Window, isa: Isa) -> None:
+def _weighted(w: Window, isa: Isa) -> None:
     """`extra` has a factor for every place of the tables."""
     def step(held: Expr, pixel: Expr, line: Expr, index: Expr) -> Expr:
         factor = w.b["extra"][w.row + line] * w.b["extra"][w.column + index]
@@ -149,7 +177,7 @@ def _weighted(w: _Window, isa: Isa) -> None:
     _vectors(w.sizes["channels"], isa.lanes, lambda at, n: _each(w, at, n, splat(0.0, n), step))
 
 
-def _depthwise(w: _Window, isa: Isa) -> None:
+def _depthwise(w: Window, isa: Isa) -> None:
     """`extra` has a weight for every pixel of a window and channel, and then the channels' biases."""
     s, extra = w.sizes, w.b["extra"]
     bias = T.Bind(s["rows_in"] * s["columns_in"] * s["channels"])
@@ -161,7 +189,7 @@ def _depthwise(w: _Window, isa: Isa) -> None:
     _vectors(s["channels"], isa.lanes, channels)
 
 
-KINDS: dict[str, Callable[[_Window, Isa], None]] = {
+KINDS: dict[str, Callable[[Window, Isa], None]] = {
     IM2COL: _copied, IM2COL_CODES: _copied_codes, "MaxPool": _largest, "AveragePool": _weighted, "Resize": _weighted,
     "DepthwiseConv": _depthwise}
 """By operator, what is done to a window."""

@@ -22,7 +22,18 @@ from dataclasses import dataclass
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Work
-from sparsec.graph.sized import Winograd
+from sparsec.graph.sized import Convolution
+from sparsec.kernels.cpu.tensors.sized_products import (
+    FLOATS,
+    L2_SHARE,
+    TALLEST,
+    Panel,
+    by_threads,
+    heights,
+    in_blocks,
+    known,
+    over,
+)
 from sparsec.kernels.cpu.tensors.sized_windows import SIZES
 from sparsec.kernels.emit.activations import finished
 from sparsec.kernels.emit.epilogue import Epilogue
@@ -32,11 +43,8 @@ from sparsec.kernels.emit.tir import (
     Buffers,
     Expr,
     Kernel,
-    add_to,
     kernel,
     load,
-    prefetch,
-    registers,
     splat,
     store,
 )
@@ -47,23 +55,10 @@ READ, WRITTEN = 4, 2
 """Pixels along a side of a tile: of the image, and of the result."""
 PLACES = READ + WRITTEN
 """Entries of a table for a tile."""
-FLOATS = 1 << 18
-"""Room for the points of inputs of the tiles that are computed at once."""
-L2_SHARE = 0.5
-"""Of the L2 cache that they and the products of a panel may take."""
-AHEAD, LINE = 1024, 16
-"""Floats that weights, which come from beyond the caches, are asked for before their use, and those of a line."""
 MOST = 256
 """Tiles that are computed at once at most."""
-LEAST = TALLEST = 16
-"""Tiles that there is always room for, and those of a register block at most; more channels than that allows have no
-such kernel."""
-
-
-def heights(vectors: int, isa: Isa) -> range:
-    """Tiles of a register block, for so many vectors of outputs: the largest first, and smaller ones for the rest."""
-    largest = min((isa.registers - vectors - 1) // vectors, TALLEST) // 2 * 2
-    return range(largest, 1, -2 if largest < TALLEST else -4)
+LEAST = TALLEST
+"""Tiles that there is always room for; more channels than that allows have no such kernel."""
 
 
 def widths(outputs: int, channels: int, isa: Isa) -> range:
@@ -92,7 +87,7 @@ def work(outputs: int, channels: int, pixels: int, vectors: int, isa: Isa) -> Wo
                 pixels=SHORT)
 
 
-def build(params: Winograd, isa: Isa, l2_bytes: int) -> Kernel:
+def build(params: Convolution, isa: Isa, l2_bytes: int) -> Kernel:
     """The kernel: (first, sizes, tables, x, extra, [residual]) -> y, flat float32 of any length but the first three.
 
     `sizes` are those of `sized_windows.SIZES`, of which windows are tiles, and pixels of a window by axis the height
@@ -123,7 +118,7 @@ class _Block:
     """
 
     b: Buffers
-    p: Winograd
+    p: Convolution
     sizes: dict[str, Expr]
     lanes: int
     room: Expr
@@ -138,18 +133,18 @@ class _Block:
         return self.p.vectors * self.lanes
 
 
-def _emit(b: Buffers, p: Winograd, isa: Isa, budget: int) -> None:
+def _emit(b: Buffers, p: Convolution, isa: Isa, budget: int) -> None:
     sizes = {name: T.Bind(b["sizes"][index]) for index, name in enumerate(SIZES)}
     panel, total = p.vectors * isa.lanes, sizes["total"]
-    chunks = _known(_over(sizes["channels"], isa.lanes))
-    panels = _known(_over(sizes["outputs"], panel))
-    most = _known(T.min(T.int64(MOST), T.max(T.int64(LEAST), T.truncdiv(
+    chunks = known(over(sizes["channels"], isa.lanes))
+    panels = known(over(sizes["outputs"], panel))
+    most = known(T.min(T.int64(MOST), T.max(T.int64(LEAST), T.truncdiv(
         T.int64(budget), POINTS * (chunks * isa.lanes + panel)))))
-    blocks = _known(_over(total, most))
+    blocks = known(over(total, most))
     # An odd room: the points of a tile lie in different sets of the cache.
-    room = _known(T.bitwise_or(T.max(T.int64(LEAST), _over(total, blocks)), T.int64(1)))
-    parts = _known(T.Select(blocks < isa.threads, T.int64(isa.threads), T.int64(1)))
-    units = _known(blocks * parts)
+    room = known(T.bitwise_or(T.max(T.int64(LEAST), over(total, blocks)), T.int64(1)))
+    parts = known(T.Select(blocks < isa.threads, T.int64(isa.threads), T.int64(1)))
+    units = known(blocks * parts)
 
     def work(low: Expr, high: Expr) -> None:
         points = FLOATS + FLOATS // LEAST + TALLEST * isa.lanes
@@ -157,43 +152,27 @@ def _emit(b: Buffers, p: Winograd, isa: Isa, budget: int) -> None:
                        T.alloc_buffer(((MOST + TALLEST) * POINTS * panel,), "float32"),
                        T.alloc_buffer((MOST * WRITTEN * WRITTEN,), "int64"))
         with T.serial(low, high) as unit:
-            number = _known(T.truncdiv(unit, parts))
-            part = _known(unit - number * parts)
-            first = _known(number * total // blocks)
-            tiles = _known((number + 1) * total // blocks - first)
+            number = known(T.truncdiv(unit, parts))
+            part = known(unit - number * parts)
+            first = known(number * total // blocks)
+            tiles = known((number + 1) * total // blocks - first)
             with T.serial(0, tiles) as tile:
-                _transform(block, _known(first + tile), tile)
+                _transform(block, known(first + tile), tile)
             with T.serial(part * panels // parts, (part + 1) * panels // parts) as number:
-                _multiply(block, _known(number), tiles, heights(p.vectors, isa))
+                _multiply(block, known(number), tiles, heights(p.vectors, isa))
                 with T.serial(0, tiles) as tile:
-                    _write(block, _known(number), tile)
+                    _write(block, known(number), tile)
 
-    if isa.threads == 1:
-        work(T.int64(0), units)
-        return
-    with T.parallel(0, isa.threads) as thread:
-        work(T.Bind(thread * units // isa.threads), T.Bind((thread + 1) * units // isa.threads))
-
-
-def _known(value: Expr) -> Expr:
-    """An integer in a register: what `Bind` holds, TVM writes out in every index that it is part of."""
-    register = registers(1, 1, "int64")
-    T.buffer_store(register, value, [0])
-    return T.Bind(register[0])
-
-
-def _over(count: Expr, by: Expr | int) -> Expr:
-    """The quotient, rounded up."""
-    return T.truncdiv(count + (by - 1), by)
+    by_threads(units, isa, work)
 
 
 def _transform(k: _Block, number: Expr, tile: Expr) -> None:
     """The points of a tile of all channels; and where its pixels are."""
     s, tables = k.sizes, k.b["tables"]
-    line = _known(T.truncdiv(number, s["out_columns"]))
-    image = _known(T.truncdiv(line, s["out_rows"]))
-    down = _known((line - image * s["out_rows"]) * PLACES)
-    across = _known((s["out_rows"] + number - line * s["out_columns"]) * PLACES)
+    line = known(T.truncdiv(number, s["out_columns"]))
+    image = known(T.truncdiv(line, s["out_rows"]))
+    down = known((line - image * s["out_rows"]) * PLACES)
+    across = known((s["out_rows"] + number - line * s["out_columns"]) * PLACES)
     rows = [T.Bind(tables[down + i]) for i in range(PLACES)]
     columns = [T.Bind(tables[across + i]) for i in range(PLACES)]
     for i, row in enumerate(rows[READ:]):
@@ -201,9 +180,9 @@ def _transform(k: _Block, number: Expr, tile: Expr) -> None:
             at = ((image * s["rows_in"] + row) * s["columns_in"] + column) * s["outputs"]
             T.buffer_store(k.pixels, T.Select(T.min(row, column) < 0, T.int64(-1), at),
                            [tile * WRITTEN * WRITTEN + i * WRITTEN + j])
-    begin = [_known((image * s["rows"] + T.max(row, T.int64(0))) * s["columns"] * s["channels"])
+    begin = [known((image * s["rows"] + T.max(row, T.int64(0))) * s["columns"] * s["channels"])
              for row in rows[:READ]]
-    aside = [_known(T.max(column, T.int64(0)) * s["channels"]) for column in columns[:READ]]
+    aside = [known(T.max(column, T.int64(0)) * s["channels"]) for column in columns[:READ]]
     inside = [(each >= 0) for each in (*rows[:READ], *columns[:READ])]
 
     def whole(i: int, j: int, channel: Expr) -> Expr:
@@ -223,74 +202,48 @@ def _transform(k: _Block, number: Expr, tile: Expr) -> None:
 
 def _transform_channels(k: _Block, tile: Expr, pixel: Callable[[int, int, Expr], Expr]) -> None:
     """Every vector of channels; the last one overlaps that before it, and has weights of 0 for what it repeats."""
-    apart = _known(k.chunks * k.room * k.lanes)
+    apart = known(k.chunks * k.room * k.lanes)
     with T.serial(0, k.chunks) as chunk:
-        channel = _known(T.min(chunk * k.lanes, k.sizes["channels"] - k.lanes))
-        to = _known((chunk * k.room + tile) * k.lanes)
+        channel = known(T.min(chunk * k.lanes, k.sizes["channels"] - k.lanes))
+        to = known((chunk * k.room + tile) * k.lanes)
         columns = []
         for j in range(READ):
             d = [T.Bind(pixel(i, j, channel)) for i in range(READ)]
             columns.append([T.Bind(each) for each in combined(d)])
         for i in range(READ):
             for j, value in enumerate(combined([column[i] for column in columns])):
-                store(k.points, _known(to + (i * READ + j) * apart), value)
+                store(k.points, known(to + (i * READ + j) * apart), value)
 
 
 def _multiply(k: _Block, panel: Expr, tiles: Expr, blocks: Sequence[int]) -> None:
-    """The products of a panel of outputs with the points of all tiles, in register blocks of about equal heights."""
-    groups = _known(_over(tiles, blocks[0]))
-    height = _known(_over(tiles, groups))
+    """The products of a panel of outputs with the points of all tiles."""
+    lanes, width = k.lanes, k.panel
 
-    def choose(left: Sequence[int]) -> None:
-        if len(left) == 1:
-            _multiply_by(k, panel, tiles, left[0])
-            return
-        with T.If(height > left[1]):
-            with T.Then():
-                _multiply_by(k, panel, tiles, left[0])
-            with T.Else():
-                choose(left[1:])
+    def block(first: Expr, height: int) -> None:
+        begin = known((point * k.chunks * k.room + first) * lanes)
+        weights = known((panel * POINTS + point) * k.chunks * (lanes * width))
+        sums = Panel(k.b["extra"], weights, lanes, k.p.vectors, k.chunks).sums(k.points, begin, k.room, height)
+        to = known((point * k.room + first) * width)
+        for register in range(height * k.p.vectors):
+            store(k.products, to + register * lanes, load(sums, register * lanes, lanes))
 
-    choose(blocks)
-
-
-def _multiply_by(k: _Block, panel: Expr, tiles: Expr, height: int) -> None:
-    lanes, vectors = k.lanes, k.p.vectors
-    with T.serial(0, POINTS) as point, T.serial(0, _over(tiles, height)) as group:
-        first = _known(T.max(T.int64(0), T.min(group * height, tiles - height)))
-        acc = registers(height * vectors, lanes)
-        for register in range(height * vectors):
-            store(acc, register * lanes, splat(0.0, lanes))
-        with T.serial(0, k.chunks) as chunk:
-            points = _known(((point * k.chunks + chunk) * k.room + first) * lanes)
-            weights = _known(((panel * POINTS + point) * k.chunks + chunk) * (lanes * k.panel))
-            with T.serial(0, lanes) as channel:
-                own, at = _known(weights + channel * k.panel), _known(points + channel)
-                for line in range(0, k.panel, LINE):
-                    prefetch(k.b["extra"], own + AHEAD + line)
-                values = [T.Bind(load(k.b["extra"], own + v * lanes, lanes)) for v in range(vectors)]
-                for row in range(height):
-                    source = splat(k.points[at + row * lanes], lanes)
-                    for v in range(vectors):
-                        add_to(acc, (row * vectors + v) * lanes, values[v] * source)
-        to = _known((point * k.room + first) * k.panel)
-        for register in range(height * vectors):
-            store(k.products, to + register * lanes, load(acc, register * lanes, lanes))
+    with T.serial(0, POINTS) as point:
+        in_blocks(tiles, blocks, block, overlap=True)
 
 
 def _write(k: _Block, panel: Expr, tile: Expr) -> None:
     """The pixels of a tile through the epilogue; the last panel and the last vector overlap those before them."""
     lanes, outputs = k.lanes, k.sizes["outputs"]
-    begin = _known(T.min(panel * k.panel, T.max(outputs - k.panel, T.int64(0))))
-    biases = _known(_over(outputs, k.panel) * POINTS * k.chunks * (lanes * k.panel))
+    begin = known(T.min(panel * k.panel, T.max(outputs - k.panel, T.int64(0))))
+    biases = known(over(outputs, k.panel) * POINTS * k.chunks * (lanes * k.panel))
     places = [T.Bind(k.pixels[tile * WRITTEN * WRITTEN + i]) for i in range(WRITTEN * WRITTEN)]
-    apart, p = _known(k.room * k.panel), k.p
+    apart, p = known(k.room * k.panel), k.p
     follows = Epilogue(p.activation, p.alpha, p.beta, residual=p.residual)
     for v in range(p.vectors):
         with T.If(begin + v * lanes < outputs), T.Then():
-            channel = _known(T.min(begin + v * lanes, outputs - lanes))
-            at = _known(tile * k.panel + channel - begin)
-            m = [T.Bind(load(k.products, _known(at + point * apart), lanes)) for point in range(POINTS)]
+            channel = known(T.min(begin + v * lanes, outputs - lanes))
+            at = known(tile * k.panel + channel - begin)
+            m = [T.Bind(load(k.products, known(at + point * apart), lanes)) for point in range(POINTS)]
             columns = [[T.Bind(each) for each in reduced(m[j::READ])] for j in range(READ)]
             bias = T.Bind(load(k.b["extra"], biases + channel, lanes))
             for i in range(WRITTEN):

@@ -15,6 +15,9 @@ namespace {
 
 const char *const kWinograd = "WinogradConv";
 
+// Whether a weight comes as a kernel reads it, perhaps with something that is added.
+bool is_convolution(const std::string &kind) { return kind == kWinograd || kind == "DenseConv"; }
+
 using Reals = std::vector<double>;
 using Numbers = std::vector<std::int64_t>;
 
@@ -242,7 +245,8 @@ Told told_of(const std::string &kind, const Json &attributes, const Arrays &inpu
   Told told{{shape[0]}, {}, {}, {}};
   std::int64_t pixels = 1;
   for (const Axis &axis : axes) told.shape.push_back(axis.windows()), pixels *= axis.width;
-  told.shape.push_back(shape.back() * (Windows::copies(kind) ? pixels : 1));
+  told.shape.push_back(is_convolution(kind) ? attributes["outputs"].integer()
+                                            : shape.back() * (Windows::copies(kind) ? pixels : 1));
   if (axes.size() == 1) axes.insert(axes.begin(), Axis{{0}, {1}, 1});
   std::int64_t rows = image.size() == 1 ? 1 : image[0];
   if (axes.size() == 3) {  // the slices of a volume lie below each other
@@ -256,7 +260,7 @@ Told told_of(const std::string &kind, const Json &attributes, const Arrays &inpu
     told.tables.insert(told.tables.end(), axis.places.begin(), axis.places.end());
     factors.insert(factors.end(), axis.factors.begin(), axis.factors.end());
   }
-  const bool given = kind == "DepthwiseConv" || kind == "Im2colCodes";
+  const bool given = kind == "DepthwiseConv" || kind == "Im2colCodes" || is_convolution(kind);
   told.extra = given ? dense(inputs.at(1)) : floats(factors);
   return told;
 }
@@ -310,7 +314,7 @@ class Made : public Unread {
 // The name of a step's kernel.
 std::string kernel_of(const Json &step) {
   const std::string &kind = step["kind"].text();
-  const std::string number = kind == kWinograd ? std::to_string(step["kernel"].integer()) : "";
+  const std::string number = is_convolution(kind) ? std::to_string(step["kernel"].integer()) : "";
   return "windows_" + (kind == "PixelShuffle" ? "Im2col" : kind) + number;
 }
 
@@ -339,7 +343,7 @@ Arrays Windows::run(const Arrays &inputs) const {
   y.shape = told.shape;
   y.strides = dense_strides(told.shape);
   Arrays residual;
-  if (kind_ == kWinograd && inputs.size() > 2 && inputs[2]) {
+  if (is_convolution(kind_) && inputs.size() > 2 && inputs[2]) {
     residual.push_back(dense(inputs[2]));
     if (residual[0].shape != told.shape || residual[0].type != x.type) misfit("what is added to an image is none");
   }

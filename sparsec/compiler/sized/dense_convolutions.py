@@ -1,4 +1,4 @@
-"""Which 3 x 3 convolutions of images of any size run by Winograd's minimal filtering, and what follows in them.
+"""Which convolutions of images of any size are kernels of their own, and what follows in them.
 
 A convolution is rows otherwise (`compiler.sized.images`): copies of windows and a product. Both are predicted, for as
 many pixels as the largest number of rows that functions are compiled for, and the faster one is taken.
@@ -17,12 +17,13 @@ from sparsec.backends.base import Backend, LayerReport
 from sparsec.backends.job import Job, silent
 from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import plan
+from sparsec.compiler.sized.image_change import Packed, Windows
 from sparsec.cost.option import Work
 from sparsec.formats import CODECS
 from sparsec.graph.activations import ACTIVATIONS, Activation
 from sparsec.graph.constants import add_constant
 from sparsec.graph.nodes import node_name
-from sparsec.graph.sized import SIZED_DOMAIN, WINOGRAD
+from sparsec.graph.sized import CONVOLUTIONS, SIZED_DOMAIN, WINOGRAD
 from sparsec.passes.context import Context
 from sparsec.passes.rewrite import only_use, silu, take_over
 
@@ -40,7 +41,7 @@ class Convolutions:
         backend, job, context: what it is compiled by and for.
         pixels: those that times are predicted for.
         layers: the rows of the report of those that are no rows of windows; for so many pixels.
-        products: what a product of windows takes, in seconds, of weights without zeros by the shape of their matrix.
+        products: what a product of rows takes, in seconds, of weights without zeros by the shape of their matrix.
 
     """
 
@@ -51,42 +52,47 @@ class Convolutions:
     layers: list[LayerReport] = field(default_factory=list)
     products: dict[tuple[int, ...], float] = field(default_factory=dict)
 
-    def packed(self, name: str, weight: np.ndarray) -> tuple[int, np.ndarray] | None:
-        """Vectors of outputs, and the weight as the kernel reads it; None where a product of windows is faster.
+    def packed(self, name: str, weight: np.ndarray, windows: Windows) -> Packed | None:
+        """A weight as the fastest kernel reads it; None where rows are faster.
 
         Args:
             name: of the layer.
-            weight: (outputs, channels, 3, 3).
+            weight: (outputs, channels, sides …).
+            windows: how they lie in the image.
 
         """
         options, nonzeros = self.job.options, int(np.count_nonzero(weight))
-        if options.strict_ieee or options.project_2of4 or options.optimize == "size" or (
+        if options.project_2of4 or options.optimize == "size" or (
                 not CODECS[options.codec].lossless or nonzeros < LEAST * weight.size):
             return None
-        outputs, channels = weight.shape[:2]
-        found = self.backend.winograd(outputs, channels, self.job, self.pixels)
-        if found is None or (seconds := self._windows_seconds(weight, nonzeros)) <= found.seconds:
+        offered = self.backend.convolutions(weight.shape, self.job, self.pixels, strided=windows.strided)
+        found = min((each for each in offered if each.kind != WINOGRAD or not options.strict_ieee),
+                    key=lambda each: each.seconds, default=None)
+        if found is None or (seconds := self._rows_seconds(weight, nonzeros, windows)) <= found.seconds:
             return None
         values = found.pack(weight)
         self.layers.append(LayerReport(
-            layer=name, operator="Conv", shape=weight.shape, format="dense", kernel="gemm/winograd",
+            layer=name, operator="Conv", shape=weight.shape, format="dense", kernel=found.kernel,
             detail=f"V={found.vectors}", weights=weight.size, nonzeros=nonzeros, bytes=values.nbytes,
             predicted_us=1e6 * found.seconds, measured_us=None, rows=self.pixels,
-            reason=f"a product of windows is predicted {seconds / found.seconds:.2f}x its time"))
-        return found.vectors, values
+            reason=f"a product of rows is predicted {seconds / found.seconds:.2f}x its time"))
+        return Packed(found.kind, found.vectors, values)
 
-    def _windows_seconds(self, weight: np.ndarray, nonzeros: int) -> float:
-        """The predicted time as rows, which follows from the shape of a weight where none of its numbers is 0."""
-        key = (weight[0].size, len(weight))
-        if nonzeros == weight.size and key in self.products:
-            return self.products[key]
-        seconds = self._product_seconds(np.ascontiguousarray(weight.transpose(2, 3, 1, 0).reshape(key)))
+    def _rows_seconds(self, weight: np.ndarray, nonzeros: int, windows: Windows) -> float:
+        """The predicted time of a product of rows, and of copying windows that are more than a pixel."""
+        key, vectors = (weight[0].size, len(weight)), self.pixels * weight[0].size / max(1, self.job.target.lanes)
+        seconds = self.products.get(key) if nonzeros == weight.size else None
+        if seconds is None:
+            order = (*range(2, weight.ndim), 1, 0)
+            seconds = self._product_seconds(np.ascontiguousarray(weight.transpose(order).reshape(key)))
         if nonzeros == weight.size:
             self.products[key] = seconds
-        return seconds
+        copies = 0.0 if windows.pixel else self.job.calibration.machine.seconds(
+            Work(fmas=0.0, loads=COPIED * vectors), self.job.threads)
+        return seconds + copies
 
     def _product_seconds(self, matrix: np.ndarray) -> float:
-        """The predicted time of a product of windows, as rows, and of copying them."""
+        """The predicted time of a product of rows."""
         x = ir.Value(name="x", shape=ir.Shape((1, self.pixels, len(matrix))), type=ir.TensorType(ir.DataType.FLOAT))
         graph = ir.Graph([x], [], nodes=[], opset_imports={"": 21}, name="product")
         node = ir.Node("", "MatMul", [x, add_constant(graph, "w", matrix)], [], num_outputs=1, name="product")
@@ -98,9 +104,7 @@ class Convolutions:
         run_passes(model, self.context, phase=Phase.SPECIALISE)
         job = replace(self.job, measurer=None, log=None, announce=silent)
         plan(model, job, self.backend)
-        vectors = self.pixels * len(matrix) / max(1, job.target.lanes)
-        copies = job.calibration.machine.seconds(Work(fmas=0.0, loads=COPIED * vectors), job.threads)
-        return copies + self.backend.graph_seconds(model.graph, job)
+        return self.backend.graph_seconds(model.graph, job)
 
     def rows(self, count: int) -> list[LayerReport]:
         """The rows of the report for so many pixels of each, which take their share of what more take."""
@@ -115,7 +119,7 @@ class Convolutions:
 def fuse(graph: ir.Graph, symbols: Symbols) -> None:
     """What follows a convolution alone moves into it, in place: one sum with as many numbers, then one activation."""
     for node in list(graph):
-        if node.domain == SIZED_DOMAIN and node.op_type == WINOGRAD:
+        if node.domain == SIZED_DOMAIN and node.op_type in CONVOLUTIONS:
             inputs, attributes, taken = list(node.inputs), dict(node.attributes), [node]
             if (found := _residual(node, symbols)) is not None:
                 inputs, taken = [*inputs, found[1]], [found[0], *taken]
