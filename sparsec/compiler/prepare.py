@@ -106,7 +106,7 @@ def simplify(model: reader.Source, options: CompileOptions, *, calibration: Cali
     job = _job(graph, options, calibration, announce, limits)
     announce("rewrite")
     context = Context(job.target, options.strict_ieee, spared, job.precision,
-                      compact=options.optimize != options.backend.goals[0])
+                      compact=options.optimize != options.backend.goals[0], threads=options.threads)
     passes = run_passes(graph, context, options.dump_ir, Phase.SIMPLIFY)
     return Simplified(graph, job, context, tuple(passes))
 

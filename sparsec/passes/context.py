@@ -56,6 +56,7 @@ class Context:
         precision: the number formats that layers may take, as `sparsec compile --precision` says it.
         compact: constants may take fewer bits where the precision allows it.
         tile: tokens of the tiles of regions that have no more and are no shorter than half of them; 0 leaves that open.
+        threads: that one inference may use.
 
     """
 
@@ -65,6 +66,7 @@ class Context:
     precision: str = "fp32"
     compact: bool = False
     tile: int = 0
+    threads: int = 1
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,11 @@ from sparsec.passes.layout.roles import Kind, Role
 MOSTLY = 0.75
 """The density of a weight from which on no sparse kernel of tiles makes up for the copies into them and back."""
 
+HALVED = (0.3, 0.75)
+"""Densities between which kernels for pairs of rows are the fastest."""
+PAIRED_LANES = 16  # of the vectors whose processors were measured with tiles of eight
+SAMPLED = 16  # rows of a weight, of which one is looked at
+
 
 def run(model: ir.Model, context: Context) -> Report:
     """Lay out a model in place; reports how many values are in which kind of layout and how many conversions stand.
@@ -35,7 +40,8 @@ def run(model: ir.Model, context: Context) -> Report:
         return Report("layout", modified=False)
     roles = {node: role for node, role in assign(model, lanes).items() if context.spared.reason(node) is None}
     roles = {node: role for node, role in roles.items() if not _alone(node, roles, context)}
-    images, tokens = image_layouts(roles, lanes), token_layouts(roles, lanes, context.tile)
+    images = image_layouts(roles, lanes)
+    tokens = token_layouts(roles, lanes, context.tile, wide=_halved(roles, context))
     roles = {node: role for node, role in roles.items() if not _moves(node, tokens)}
     borders = _Borders(model.graph)
     for node in list(model.graph):
@@ -81,6 +87,21 @@ def _alone(node: ir.Node, roles: Mapping[ir.Node, Role], context: Context) -> bo
     if "density" not in facts:
         facts["density"] = np.count_nonzero(weight) / max(1, weight.size)
     return bool(facts["density"] >= MOSTLY)
+
+
+def _halved(roles: Mapping[ir.Node, Role], context: Context) -> bool:
+    """Whether about half of the weights of linear layers on tokens are zeros, so that their rows run in pairs.
+
+    Two threads have a tile each of no more than half of the tokens.
+    """
+    if context.precision != "fp32" or context.threads > 1 or context.target.lanes != PAIRED_LANES:
+        return False
+    nonzeros = size = 0
+    for node, role in roles.items():
+        if role.kind is Kind.TOKENS and operator_of(node) == "sparsec::MatMul":
+            sample = weight_array(node)[::SAMPLED]
+            nonzeros, size = nonzeros + int(np.count_nonzero(sample)), size + sample.size
+    return HALVED[0] * size < nonzeros < HALVED[1] * size
 
 
 def _moves(node: ir.Node, tokens: Mapping[ir.Value, Tiled]) -> bool:

@@ -18,10 +18,14 @@ from sparsec.passes.layout.roles import Kind, Role
 
 CODE_VECTORS = (8, 4)  # of a token tile in models with codes, two vectors of bytes or one
 TOKEN_VECTORS = (4, 5, 6, 7, 8, 3, 2, 1)  # vectors of a token tile, in the order of preference
+WIDE_VECTORS = (8, 4, 5, 6, 7, 3, 2, 1)  # where rows of weights run in pairs and share what they load: fewest loads
 
 
-def token_layouts(roles: Mapping[ir.Node, Role], lanes: int, tile: int = 0) -> dict[ir.Value, Tiled]:
+def token_layouts(roles: Mapping[ir.Node, Role], lanes: int, tile: int = 0, *,
+                  wide: bool = False) -> dict[ir.Value, Tiled]:
     """A layout for every value that some node of a region reads or writes as tokens; `tile` is the context's.
+
+    Of equally good widths `wide` prefers one of eight vectors.
 
     All dimensions but the last are tokens of one sequence, so that no tile is padded but the last; only what meets in
     an attention is told apart by sequences. What nodes join has tiles of one width.
@@ -50,13 +54,14 @@ def token_layouts(roles: Mapping[ir.Node, Role], lanes: int, tile: int = 0) -> d
         own = [shapes[value] for value in outputs if value in region]
         codes = any(value.dtype in CODE_TYPES for value in region)
         fits = not codes and all(tile < 2 * tokens <= 2 * tile for _, tokens, _ in own)
-        width = tile if fits else _token_width(own, lanes, codes=codes)
+        preferred = CODE_VECTORS if codes else WIDE_VECTORS if wide else TOKEN_VECTORS
+        width = tile if fits else _token_width(own, lanes, preferred)
         layouts |= {value: Tiled(*shapes[value], width, "uint8" if value.dtype in CODE_TYPES else "float32")
                     for value in region}
     return layouts
 
 
-def _token_width(shapes: Sequence[tuple[int, int, int]], lanes: int, *, codes: bool) -> int:
+def _token_width(shapes: Sequence[tuple[int, int, int]], lanes: int, widths: Sequence[int]) -> int:
     """Tokens of a tile, one width for a region: the one with the least padding.
 
     Products bring a weight for every row of a tile, so that tokens of narrow tiles count for more.
@@ -65,7 +70,7 @@ def _token_width(shapes: Sequence[tuple[int, int, int]], lanes: int, *, codes: b
         share = max(1.0, (vectors + 2) / (1.5 * vectors))
         return share * sum(batch * round_up(tokens, vectors * lanes) for batch, tokens, _ in shapes)
 
-    return lanes * min(CODE_VECTORS if codes else TOKEN_VECTORS, key=cost)
+    return lanes * min(widths, key=cost)
 
 
 def _token_shape(value: ir.Value, *, apart: bool) -> tuple[int, int, int]:
