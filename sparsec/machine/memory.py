@@ -73,6 +73,13 @@ class Transfer:
     back: bool
 
 
+class Again(Protocol):
+    """Work that was recorded."""
+
+    def __call__(self, more: Sequence[Transfer] = ()) -> None:
+        """Do it again, and copies behind it, and wait for all."""
+
+
 class Lane(Protocol):
     """A stream of a device with what was recorded on it; it serves one call at a time."""
 
@@ -91,7 +98,7 @@ class Lane(Protocol):
     def do(self, work: Sequence[Launch | Transfer]) -> None:
         """Do some work in order and wait for it."""
 
-    def record(self, work: Sequence[Launch | Transfer]) -> Callable[[], None]:
+    def record(self, work: Sequence[Launch | Transfer]) -> Again:
         """Do some work in order and wait for it; the result does it again, and waits, too."""
 
 

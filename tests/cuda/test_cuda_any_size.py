@@ -132,6 +132,19 @@ def test_what_no_kernel_computes_runs_on_the_processor_and_is_reported():
         Compiled(model, "cuda-sm80", strict=True)
 
 
+def test_outputs_are_brought_where_they_are_wanted():
+    model = pooled()
+    compiled, session = Compiled(model, "cuda-sm80"), onnxruntime.InferenceSession(model.SerializeToString())
+    lane, names = compiled.runner._lane, [each.name for each in session.get_outputs()]
+    for seed, name in enumerate(("turned", "split", "y")):
+        feeds = {"x": np.random.default_rng(seed).standard_normal((2, 5, 32)).astype(np.float32)}
+        for _ in range(2):
+            before = lane.brought
+            (found,) = compiled(feeds, [names.index(name)])
+            assert lane.brought - before == 2  # what the processor reads, too
+            agree([found], session.run([name], feeds))
+
+
 def backwards(g, x):
     return g("Slice", x, *(g.constant(np.array([each])) for each in (-1, -(2**31), 1, -1)))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,7 @@ class Lane:
             self._issue(work)
             cudart.call("cudaStreamSynchronize", self._stream)
 
-    def record(self, work: Sequence[Launch | Transfer]) -> Callable[[], None]:
+    def record(self, work: Sequence[Launch | Transfer]) -> Replay:
         """Do some work and wait for it; the result replays it as one graph.
 
         Raises:
@@ -92,12 +92,14 @@ class Lane:
                 cudart.call("cudaStreamEndCapture", self._stream, ctypes.byref(graph))
         return Replay(self, graph, work)
 
-    def replay(self, executable: ctypes.c_void_p) -> None:
-        """Launch a graph and wait for it."""
+    def replay(self, executable: ctypes.c_void_p, more: Sequence[Transfer]) -> None:
+        """Launch a graph, copy behind it, and wait for all."""
         self.check()
-        for name, *arguments in (("cudaGraphLaunch", executable), ("cudaStreamSynchronize",)):
-            if status := getattr(self._cudart, name)(*arguments, self._stream):
-                raise cudart.failed(name, status)
+        if status := self._cudart.cudaGraphLaunch(executable, self._stream):
+            raise cudart.failed("cudaGraphLaunch", status)
+        self._issue(more)
+        if status := self._cudart.cudaStreamSynchronize(self._stream):
+            raise cudart.failed("cudaStreamSynchronize", status)
 
     def _issue(self, work: Sequence[Launch | Transfer]) -> None:
         """Put work on the stream."""
@@ -150,6 +152,6 @@ class Replay:
         self._executable = made.executable(graph)
         weakref.finalize(self, made.release)
 
-    def __call__(self) -> None:
-        """Replay it."""
-        self._lane.replay(self._executable)
+    def __call__(self, more: Sequence[Transfer] = ()) -> None:
+        """Replay it, and copy behind it."""
+        self._lane.replay(self._executable, more)

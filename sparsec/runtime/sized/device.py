@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.errors import DeviceError, InputError, UsageError
-from sparsec.machine.memory import Lane, Memory
+from sparsec.machine.memory import Again, Lane, Memory, Transfer
 from sparsec.runtime.sized.arena import Arena, Full, addresses
 from sparsec.runtime.sized.device_caches import LENGTH, Mirrors, Ragged, Short, Unfit
 from sparsec.runtime.sized.device_growing import GrowingRecorder
@@ -45,14 +45,24 @@ class Tape:
 
     Attributes:
         items: in order; each reads and enters values.
+        last: recorded work behind these, if there is some.
+        behind: items behind that.
         outputs: of the model: where each is brought, or its contents or, for None, its name among the values.
+        left: by output its copy from the device, if it is there when all work is done.
         tokens: what is appended to caches.
 
     """
 
     items: tuple[Item, ...]
+    last: Again | None
+    behind: tuple[Item, ...]
     outputs: tuple[tuple[Brought | np.ndarray | None, str], ...]
+    left: tuple[Transfer | None, ...]
     tokens: int = 0
+
+    def copies(self, wanted: Sequence[int]) -> list[Transfer]:
+        """Those of some outputs."""
+        return [copy for copy in (self.left[index] for index in wanted) if copy is not None]
 
 
 class DeviceRunner:
@@ -73,6 +83,7 @@ class DeviceRunner:
         self._mirrors = None if plan.caches is None else Mirrors(plan.caches, plan.kernels.half)
         self._unfit: set[Shapes] = set()  # calls of which a step must know how long the caches are
         self._ragged: set[Shapes] = set()  # those of texts of different lengths, until other texts begin
+        self._wanted: Sequence[int] = ()
         self._begin()
         self._take_pinned(FIRST_PINNED)
 
@@ -95,6 +106,7 @@ class DeviceRunner:
             raise UsageError("the steps of an artifact for run-time sizes on a GPU are not timed one by one; "
                              "profile it at fixed sizes")
         self._lane.check()
+        self._wanted = wanted
         arrays, sizes = self._program.bind(feeds)
         values: dict[str | None, Any] = {
             spec.value: array for spec, array in zip(self._program.inputs, arrays, strict=True)}
@@ -176,6 +188,13 @@ class DeviceRunner:
             try:
                 for item in tape.items:
                     item(values)
+                copies = tape.copies(self._wanted)
+                if tape.last is not None:
+                    tape.last(copies)
+                elif copies:
+                    self._lane.do(copies)
+                for item in tape.behind:
+                    item(values)
             except Unplanned:  # sizes follow from values, and these have others than before
                 del self.tapes[shapes]
             else:
@@ -202,9 +221,12 @@ class DeviceRunner:
             except PinnedFull as error:
                 take, have, least = self._take_pinned, self._pinned.nbytes, error.nbytes
             else:
-                outputs = tuple(recorder.output(each["value"]) for each in self._program.outputs)
-                self.tapes[shapes] = Tape(tuple(recorder.items), outputs, recorder.tokens)
-                return self.tapes[shapes]
+                names = [each["value"] for each in self._program.outputs]
+                tape = self.tapes[shapes] = Tape(
+                    tuple(recorder.items), recorder.last, tuple(recorder.behind), tuple(map(recorder.output, names)),
+                    tuple(map(recorder.left.get, names)), recorder.tokens)
+                self._lane.do(tape.copies(self._wanted))
+                return tape
             del recorder, about  # which have the block
             take(*_larger(have, least))
 

@@ -58,7 +58,9 @@ class GrowingRecorder(Recorder):
 
         """
         super().record(start, late)
-        self._do(_appending(self._mirrors, self.tokens, [self._new[number] for number in sorted(self._new)]))
+        item = _appending(self._mirrors, self.tokens, [self._new[number] for number in sorted(self._new)])
+        item(self._late)
+        self.behind.append(item)
 
     def _prepare(self) -> None:
         """Send how long the caches are."""

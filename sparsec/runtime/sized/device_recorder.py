@@ -53,8 +53,8 @@ class Recorder(Attending):
                 self._spend(name)
         for each in self._plan.outputs:
             if self._values[each].root is not None:
-                self._bring(each)
-        self._flush()
+                self._leave(each)
+        self._end()
 
     def output(self, name: str) -> tuple[Brought | np.ndarray | None, str]:
         """Where an output is: on the device until it was brought, the same in every call, or None among the values."""

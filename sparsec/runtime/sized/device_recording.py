@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.machine.memory import ALIGNMENT, Lane, Launch, Transfer, element_type
+from sparsec.machine.memory import ALIGNMENT, Again, Lane, Launch, Transfer, element_type
 from sparsec.runtime.sized.arena import Arena
 from sparsec.runtime.sized.device_caches import MOST
 from sparsec.runtime.sized.device_kernels import Plan
@@ -54,6 +54,9 @@ class DeviceRecording(Held):
 
     Attributes:
         items: what other calls of the same sizes repeat.
+        last: the recorded work behind these, if there is some.
+        behind: what comes behind that.
+        left: by name the copies of outputs that are on the device then, for calls that want them.
 
     """
 
@@ -63,6 +66,9 @@ class DeviceRecording(Held):
         self._lane, self._block, self._pinned = lane, block, pinned
         self._begin, self._pinned_end = arena.memory.ctypes.data, 0
         self.items: list[Item] = []
+        self.last: Again | None = None
+        self.behind: list[Item] = []
+        self.left: dict[str | None, Transfer] = {}
         self._brought: dict[str | None, Brought] = {}
         self._told: set[str | None] = set()  # what was brought and entered among the values
         self._work: list[Launch | Transfer] = []
@@ -109,15 +115,26 @@ class DeviceRecording(Held):
         """Copy a value of the device to pinned memory when the work so far is done."""
         if name in self._brought:
             return
-        value = self._values[name]
-        array = value.array
-        contiguous = value if array.flags.c_contiguous else self._contiguous(value)
-        pinned = self._pinned_array(array.shape, array.dtype)
-        if pinned.nbytes:
-            self._work.append(Transfer(pinned, self._tensor(contiguous.array), back=True))
-        if contiguous is not value:
+        copy, contiguous = self._copy_back(name)
+        if copy.array.nbytes:
+            self._work.append(copy)
+        if contiguous is not self._values[name]:
             self._forget(contiguous)
+
+    def _leave(self, name: str) -> None:
+        """Copy an output to pinned memory when all work is done, in calls that want it."""
+        if name not in self._brought:
+            copy, _ = self._copy_back(name)
+            if copy.array.nbytes:
+                self.left[name] = copy
+
+    def _copy_back(self, name: str) -> tuple[Transfer, Value]:
+        """The copy of a value to pinned memory, and what on the device is copied."""
+        value = self._values[name]
+        contiguous = value if value.array.flags.c_contiguous else self._contiguous(value)
+        pinned = self._pinned_array(value.array.shape, value.array.dtype)
         self._brought[name] = Brought(pinned, self._declared(name))
+        return Transfer(pinned, self._tensor(contiguous.array), back=True), contiguous
 
     def _declared(self, name: str) -> np.dtype[Any]:
         """The type of a value in the model: floats that the device stores in half precision are float32 there."""
@@ -216,6 +233,11 @@ class DeviceRecording(Held):
             again = self._lane.record(self._work)
             self.items.append(lambda _values: again())
             self._work = []
+
+    def _end(self) -> None:
+        """Run the work that is left."""
+        if self._work:
+            self.last = self._lane.record(self._work)
 
 
 def _span(array: np.ndarray) -> int:
