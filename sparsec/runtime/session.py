@@ -83,10 +83,8 @@ class InferenceSession:
             self._fetch: Callable[..., np.ndarray] = self._memory.fetch
             self._get_item: Callable[..., Any] = tvm_runtime.load().get_item
             self._sized: SizedProgram | None = None
-            if manifest.entry == SIZED:
-                self._engines = self._open_sized(artifact)
-            else:
-                self._engines = self._open_stages(artifact) if self._staged else self._open(artifact)
+            opened = {SIZED: self._open_sized, STAGES: self._open_stages}.get(manifest.entry, self._open)
+            self._engines = opened(artifact)
         # one look where a call of a microsecond has two
         self._selects = self._sized is not None or bool(self._buckets.artifacts)
         self._elsewhere = self._parts > 1 or self._memory.record is not None
