@@ -15,7 +15,7 @@ from sparsec.compiler.buckets import compile_buckets
 from sparsec.compiler.failures import named
 from sparsec.compiler.fallback import defects, with_fallback
 from sparsec.compiler.options import CompileOptions, Progress, takes
-from sparsec.compiler.outside import WEIGHTED, in_bodies, in_floats, left_as_operators
+from sparsec.compiler.outside import WEIGHTED, in_bodies, in_floats, is_layer, left_as_operators
 from sparsec.compiler.planning import plan
 from sparsec.compiler.prepare import Prepared, Simplified, simplify, specialise
 from sparsec.compiler.report import CompileReport, Narrow, Outside, Skipped, Verification
@@ -130,9 +130,11 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
         simplified.graph.graph, simplified.context.spared, device) if node_name(node) not in kept or not device]
     outside += [each for node, _ in interpreted for each in in_bodies(node)]
     without_kernels = [Outside(node_name(node), node.op_type, reason) for node, reason in interpreted]
-    if options.strict and (refused := (*outside, *without_kernels) if device else outside):
-        _refuse(refused)
-    outside += without_kernels
+    layers = {node_name(node) for node, _ in interpreted if is_layer(node)}
+    outside += [each for each in without_kernels if device or each.layer in layers & lacking]
+    if options.strict and outside:
+        _refuse(outside)
+    outside += [each for each in without_kernels if each not in outside]
     report = CompileReport(metadata=metadata_of(simplified.graph), precision=job.precision, optimize=options.optimize,
                            codec=options.codec,
                            rates=job.calibration.source, layers=(), outside=tuple(outside), batch=None,
@@ -166,7 +168,10 @@ def _with_rows(stage: Stage, options: CompileOptions) -> Artifact | None:
 def _compile_sized(model: reader.Source, options: CompileOptions, simplified: Simplified) -> Artifact:
     """The artifact of a model whose inputs have sizes that only the run tells."""
     job = simplified.job
-    sized = build_sized(simplified.graph, job, simplified.context, options.backend, ranges(options.dims or {}))
+    try:
+        sized = build_sized(simplified.graph, job, simplified.context, options.backend, ranges(options.dims or {}))
+    except UnsupportedOperatorError as error:
+        raise UnsupportedOperatorError(str(error)) from error  # not to be tried again: nothing in stages is interpreted
     outside = (*sized.outside, *defects(simplified.context.spared, sized.outside))
     if options.strict and outside:
         _refuse(outside)

@@ -33,7 +33,7 @@ def with_fallback(compile_with: Compile) -> Callable[[reader.Source, CompileOpti
             try:
                 return compile_with(model, options, spared)
             except UnsupportedOperatorError as error:
-                more = _interpreted(error, spared)
+                more = _interpreted(error, spared) if options.backend.sized else None
                 if more is None:
                     raise
                 spared = more
@@ -52,7 +52,9 @@ def with_fallback(compile_with: Compile) -> Callable[[reader.Source, CompileOpti
 def _interpreted(error: UnsupportedOperatorError, spared: Spared) -> Spared | None:
     """What to do without where the target lacks nodes; None where it was so before, or for other reasons."""
     new = {name: reason for name, reason in error.nodes.items() if name not in spared.interpreted}
-    return replace(spared, interpreted={**spared.interpreted, **new}) if new else None
+    if not new or len(spared.interpreted) >= MOST:
+        return None
+    return replace(spared, interpreted={**spared.interpreted, **new})
 
 
 def _without(error: Exception, spared: Spared) -> Spared | None:

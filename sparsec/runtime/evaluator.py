@@ -19,13 +19,17 @@ from sparsec.runtime.sized import operators
 
 SINCE = 13
 """The opset from which on the functions take what ONNX's operators do."""
+PARTIAL = ("GRU", "LSTM", "RNN")
+"""Operators of which ONNX's reference leaves out attributes and inputs, such as clips and the lengths of sequences."""
 Values = dict[str, Any]
 Step = Callable[[Sequence[Any], Values], Sequence[Any]]
 """From what a node reads, and all values so far, to what it gives."""
 
 
 def knows(operator: str) -> bool:
-    """Whether an operator of ONNX's has an implementation."""
+    """Whether an operator of ONNX's has an implementation, which does all that the operator may be asked for."""
+    if operator in PARTIAL:
+        return False
     try:
         load_op("", operator)
     except (NotImplementedError, RuntimeError, ValueError):

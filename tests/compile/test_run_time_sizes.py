@@ -1,5 +1,8 @@
 """Models of symbolic dimensions compile without any option, and one artifact is right at every size."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from onnx import numpy_helper
@@ -11,6 +14,8 @@ from sparsec.backends.program import SIZED, Program, TensorSpec
 from sparsec.bench.sized_profile import profile_sized
 from sparsec.errors import ArtifactError, InputError, ShapeError, UnsupportedOperatorError
 from sparsec.graph.compare import relative_error, run_onnxruntime
+from sparsec.runtime.sized.growing import Buffer
+from sparsec.runtime.sized.kernels import Kernels
 from sparsec.target import resolve
 from tests.support import texts
 from tests.support.decoders import DECODER, DEPTH, GROUPED, GROUPS, HEADER, RNG, decoder_feeds, merged_decoder, model_of
@@ -272,6 +277,46 @@ def test_a_decoder_for_one_token_alone_has_its_norms_in_the_function():
     assert "ReduceMean" not in {step["op"] for step in session._sized.steps}
     for past in (0, 1, 127):
         assert max(errors(session, model, decoder_feeds(1, 1, past))) < 1e-5
+
+
+def test_outputs_of_a_token_that_follow_from_sizes_are_the_callers():
+    model = model_of(DECODER.replace("float[b, g, n, d] all_values)", "float[b, g, n, d] all_values, int64 length)"))
+    session = sparsec.InferenceSession(sparsec.compile(model, tune="off", verify=False))
+    assert runs_without_a_machine(session)
+    feeds = decoder_feeds(1, 1, 3)
+    for _ in range(3):
+        logits, *_, length = session.run(None, feeds)
+        assert length == 4
+        assert relative_error(logits, run_onnxruntime(model, feeds)[0]) < 1e-5
+        length += 100
+
+
+def test_the_weights_of_a_decoder_go_with_its_session(decoder):
+    session = sparsec.InferenceSession(decoder[1])
+    cache = session.run(None, decoder_feeds(1, 3, 0))[1:]
+    for _ in range(2):
+        cache = session.run(None, {"ids": np.array([[1]]), "keys": cache[0], "values": cache[1]})[1:]
+    kernels = weakref.ref(next(each for each in gc.get_objects() if isinstance(each, Kernels)
+                               and each._tensors is session._sized._tensors))
+    gc.disable()  # nothing refers to itself
+    try:
+        session.close()
+        del session
+        assert kernels() is None
+    finally:
+        gc.enable()
+
+
+def test_a_token_that_was_interrupted_may_be_asked_for_again(decoder, session, monkeypatch):
+    cache = session.run(None, decoder_feeds(1, 3, 0))[1:]
+    feeds = {"ids": np.array([[1]]), "keys": cache[0], "values": cache[1]}
+    cache = session.run(None, feeds)[1:]
+    feeds = {"ids": np.array([[2]]), "keys": cache[0], "values": cache[1]}
+    with monkeypatch.context() as patch:
+        patch.setattr(Buffer, "view", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            session.run(None, feeds)
+    assert max(errors(session, decoder[0], feeds)) < 1e-5
 
 
 def test_one_token_whose_mask_names_its_length_otherwise_is_one_function():

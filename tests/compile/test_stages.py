@@ -318,3 +318,10 @@ def test_stages_are_valid_models():
     interpreted = [part.tobytes() for part in artifact.constants()[1:] if not part.tobytes().startswith(b"PK")]
     for part in interpreted:
         onnx.checker.check_model(onnx.ModelProto.FromString(part))
+
+
+def test_strict_refuses_a_layer_that_is_interpreted():
+    proto = model("g (float[2,8,4] x) => (float[2,1,8,6] y) <float[1,24,4] w, float[1,24,6] r, float[1,48] b> {"
+                  'y = LSTM<hidden_size=6, activations=["Sigmoid", "Tanh", "ScaledTanh"]>(x, w, r, b) }', 18)
+    with pytest.raises(UnsupportedOperatorError):
+        sparsec.compile(proto, tune="off", strict=True)

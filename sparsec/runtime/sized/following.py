@@ -6,11 +6,12 @@ memory: looking at every input as a first call does takes longer than kernels of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from sparsec.runtime.sized.branches import is_taken
 from sparsec.runtime.sized.sizes import Input
 from sparsec.runtime.sized.token import Token
 
@@ -29,6 +30,13 @@ class Told(Protocol):
     def inputs(self) -> Sequence[Input]:
         """The inputs, in order."""
 
+    @property
+    def outputs(self) -> Sequence[Mapping[str, Any]]:
+        """The outputs, in order: of each the name, value and shape."""
+
+    def known(self, sizes: Sizes, told: Collection[str] | None = None) -> Values:
+        """The constants, and the values that follow from sizes: all, or the ones `told`."""
+
     def sizes(self, inputs: Sequence[Input], arrays: Sequence[np.ndarray]) -> dict[str, int]:
         """The sizes of the symbols, read from some inputs."""
 
@@ -42,11 +50,11 @@ class Following:
     Args:
         program: what it is of.
         token: the function.
-        before: from the values of the inputs, and sizes, to all that the function reads.
+        before: what it reads.
 
     """
 
-    def __init__(self, program: Told, token: Token, before: Callable[[Values, Sizes], Values]) -> None:
+    def __init__(self, program: Told, token: Token, before: Before) -> None:
         self._program, self._token, self._before = program, token, before
         caches = {spec.value: spec for spec in program.inputs if spec.value in token.pasts}
         self._caches = [caches[value].name for value in token.pasts if value in caches]
@@ -72,39 +80,74 @@ class Following:
         given: Values = {spec.value: array for spec, array in zip(self._others, arrays)}  # noqa: B905 - as above
         given.update(zip(self._token.pasts, caches))  # noqa: B905 - as above
         try:
-            values = self._before(given, sizes)
+            values = self._before.read(given, sizes)
+            return values if self._token.takes(values) and self._token.follow(values, sizes) is not None else None
         except (ValueError, ArithmeticError):  # the call that looks at everything tells which
             return None
-        return values if self._token.takes(values) and self._token.follow(values, sizes) is not None else None
 
 
-class Ahead:
-    """What steps make of sizes alone, for a place of a text and some behind it.
+class Before:
+    """What the function of a token reads, which steps make of sizes and inputs.
+
+    Where they make it of sizes alone, a text that goes on has it worked out for some places at once.
 
     Args:
-        program: what it is of.
-        symbols: the sizes that grow by one with every token.
-        make: from sizes to the values.
+        program: what the steps are of.
+        token: the function.
+        steps: in order.
 
     """
 
-    def __init__(self, program: Told, symbols: Sequence[str], make: Callable[[Sizes], Values]) -> None:
-        self._program, self._symbols, self._make = program, symbols, make
+    def __init__(self, program: Told, token: Token, steps: Sequence[Any]) -> None:
+        self._program, self._steps = program, steps
+        outputs = {each["value"] for each in program.outputs}
+        self._wanted = token.reads | outputs
+        self._told = self._wanted.union(*(step[1] for step in steps))
+        made = {name for step in steps for name in step[2]}
+        read = {name for step in steps for name in (*step[1], *(name for name, _ in step[4]))} - made
+        self._of_sizes = read.isdisjoint(spec.value for spec in program.inputs) and made.isdisjoint(outputs)
+        self._symbols = growing(program.inputs, token)
         self._kept: dict[frozenset[tuple[str, int]], Values] = {}
+        self._next: frozenset[tuple[str, int]] = frozenset()
 
-    def at(self, sizes: Sizes) -> Values:
+    def read(self, given: Values, sizes: Sizes) -> Values:
+        """All of it, with the values of the inputs."""
+        return {**self._at(sizes), **given} if self._of_sizes else self._computed(sizes, given)
+
+    def _at(self, sizes: Sizes) -> Values:
         """The values for some sizes, which nobody may change."""
-        found = self._kept.get(_key(sizes))
-        if found is None:
-            found, later = self._make(sizes), sizes
-            self._kept = {_key(sizes): found}
-            for _ in range(AHEAD - 1):
-                later = self._program.advanced(later, self._symbols)
-                try:
-                    self._kept[_key(later)] = self._make(later)
-                except (ValueError, IndexError, ArithmeticError):  # a text ends where its tables of positions do
-                    break
+        key = _key(sizes)
+        if (found := self._kept.get(key)) is not None:
+            return found
+        found, later = self._constant(sizes), sizes
+        self._kept = {key: found}
+        for _ in range(AHEAD - 1 if key == self._next else 0):
+            later = self._program.advanced(later, self._symbols)
+            try:
+                self._kept[_key(later)] = self._constant(later)
+            except Exception:  # noqa: BLE001 - a text ends where its tables of positions do, with any operator's error
+                break
+        self._next = _key(self._program.advanced(later, self._symbols))
         return found
+
+    def _constant(self, sizes: Sizes) -> Values:
+        """What is read for some sizes, made not to be changed: an output of it is copied."""
+        values = self._computed(sizes, {})
+        kept = {name: values[name] for name in self._wanted if name in values}
+        for value in kept.values():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+        return kept
+
+    def _computed(self, sizes: Sizes, given: Values) -> Values:
+        """All values, worked out."""
+        values = self._program.known(sizes, self._told)
+        values.update(given)
+        with np.errstate(all="ignore"):
+            for run, inputs, outputs, _, when in self._steps:
+                if not when or is_taken(when, values):
+                    values.update(zip(outputs, run([values[name] for name in inputs])))  # noqa: B905 - some are absent
+        return values
 
 
 def _key(sizes: Sizes) -> frozenset[tuple[str, int]]:

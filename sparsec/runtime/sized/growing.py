@@ -25,6 +25,7 @@ SPARE = 64
 
 _claims = threading.Lock()
 """Held while a call looks whether buffers end where its caches do, and makes what lies behind its own."""
+PATIENCE = 1.0  # seconds: a call within a signal's handler would wait for ever for the one that it interrupts
 
 
 @dataclass(eq=False)
@@ -79,21 +80,29 @@ class Buffer:
         last = first is self._last()
         if not last and (first.strides != self.whole.strides or first.ctypes.data != self.whole.ctypes.data):
             return False
-        with _claims:
+        if not _claims.acquire(timeout=PATIENCE):
+            return False
+        try:
             if first.shape[self.axis] != self.filled or (not last and first.shape != self.part(0, self.filled).shape):
                 return False
             self.filled = total
             return True
+        finally:
+            _claims.release()
 
 
 def claim_next(buffers: Sequence[Buffer], length: int, room: int) -> bool:
     """Whether all buffers are filled as far, short of their room, so that one place more is the caller's then."""
-    with _claims:
+    if not _claims.acquire(timeout=PATIENCE):
+        return False
+    try:
         if length >= room or any(each.filled != length for each in buffers):
             return False
         for each in buffers:
             each.filled = length + 1
         return True
+    finally:
+        _claims.release()
 
 
 class Part(np.ndarray):

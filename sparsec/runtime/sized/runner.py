@@ -11,7 +11,7 @@ import numpy as np
 from sparsec.errors import InputError
 from sparsec.runtime.sized.branches import is_taken
 from sparsec.runtime.sized.flow import Flow, Tape
-from sparsec.runtime.sized.following import Ahead, Following, growing
+from sparsec.runtime.sized.following import Before, Following
 from sparsec.runtime.sized.growing import Part
 from sparsec.runtime.sized.sizes import Input
 from sparsec.runtime.sized.token import Token
@@ -69,15 +69,12 @@ class Runner:
 
     def __init__(self, program: Signature, steps: Sequence[Step], token: Token | None = None,
                  before: Sequence[Step] = (), flow: Flow | None = None) -> None:
-        self._program, self._steps, self._token, self._before = program, steps, token, before
+        self._program, self._steps, self._token = program, steps, token
         self._flow, self._at = flow, ""
-        self._told = frozenset() if token is None else token.reads.union(
-            (each["value"] for each in program.outputs), *(step[1] for step in before))
         self._checks = [(spec.name, spec.value, spec.dtype) for spec in program.inputs]
-        self._ahead = None if token is None or not self._from_sizes() else Ahead(
-            program, growing(program.inputs, token), self._worked_out)
+        self._before = None if token is None else Before(program, token, before)
         whole = token is not None and token.made.issuperset(each["value"] for each in program.outputs)
-        self._following = Following(program, token, self._read) if token is not None and whole else None
+        self._following = Following(program, token, self._before) if token and self._before and whole else None
 
     def runs_as_one(self, sizes: Mapping[str, int]) -> bool:
         """Whether a call of some sizes is one function."""
@@ -109,35 +106,17 @@ class Runner:
                 ) -> list[np.ndarray] | None:
         """The wanted outputs of one token of one text, None where the function does not take its values."""
         assert self._token is not None
+        assert self._before is not None
         given: Values = {value: array for (_, value, _), array in zip(self._checks, arrays, strict=True)}
-        values = self._read(given, sizes)
+        try:
+            values = self._before.read(given, sizes)
+        except (ValueError, ArithmeticError):  # the steps by themselves tell which
+            return None
         if not self._token.takes(values):
             return None
         made = self._token.run(values, sizes)
         names = [self._program.outputs[index]["value"] for index in wanted]
         return [values[name] if name in made else self._result(values[name], arrays) for name in names]
-
-    def _read(self, given: Values, sizes: Mapping[str, int]) -> Values:
-        """What the function of a token reads, from the values of the inputs, and the constants."""
-        if self._ahead is not None:
-            return {**self._ahead.at(sizes), **given}
-        return self._worked_out(sizes, given)
-
-    def _worked_out(self, sizes: Mapping[str, int], given: Values | None = None) -> Values:
-        """`_read` where nothing has been worked out."""
-        values = self._program.known(sizes, self._told)
-        values.update(given or {})
-        with np.errstate(all="ignore"):
-            for step in self._before:
-                self._run(step, values)
-        return values
-
-    def _from_sizes(self) -> bool:
-        """Whether what the function of a token reads follows from sizes, but for inputs, and no output is of that."""
-        made = {name for step in self._before for name in step[2]}
-        read = {name for step in self._before for name in (*step[1], *(name for name, _ in step[4]))} - made
-        return read.isdisjoint(spec.value for spec in self._program.inputs) and made.isdisjoint(
-            each["value"] for each in self._program.outputs)
 
     def _computed(self, arrays: Sequence[np.ndarray], values: Values, wanted: Sequence[int],
                   seconds: list[float] | None) -> list[np.ndarray]:

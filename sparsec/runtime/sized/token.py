@@ -192,9 +192,10 @@ class Token:
         buffers, length = self.grown, self._length
         if not claim_next(buffers, length, self._end):
             return None
-        self._length = length = length + 1
+        length += 1
         for present, buffer in zip(self._presents, buffers):  # noqa: B905 - equally many
             values[present] = buffer.view(length)
+        self._length = length  # no sooner: where an interrupt comes before, caches are looked at again
         self._sizes[:, 0] = length
         return self._computed(values, sizes)
 
