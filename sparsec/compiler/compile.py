@@ -111,30 +111,17 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
     if not options.backend.sized:
         raise UnsupportedOperatorError(f"sizes in the model are known at run time only, and target '{job.target.name}' "
                                        "needs static ones; compile for a cpu")
-    precision = None if options.precision in INTEGERS else options.precision
+    device = options.backend.device
+    precision = None if options.precision in INTEGERS and not device else options.precision  # which asks for samples
     part_options = replace(options, shapes=None, dims=None, inputs=None, verify=False, strict=False,
                            precision=precision, dump_ir=None, progress=None,
                            tune_seconds=options.tune_seconds / len(stages))
     parts = [_with_rows(stage, part_options) if stage.interpreted else compile_one(stage.model, part_options)
              for stage in stages]
-    lacking = {node_name(node) for node in simplified.graph.graph if simplified.context.spared.why_interpreted(node)}
-    outside = [Outside(node.name, node.op_type, REASON) for stage, part in zip(stages, parts, strict=True)
-               if part is None for node in stage.model.graph.node
-               if node.op_type in WEIGHTED and node.name not in lacking]
-    outside += [Outside(row["layer"], row["operator"], row["reason"]) for part in parts if part is not None
-                for row in part.report["outside"]]
-    device = options.backend.device
-    kept = {node.name for stage, part in zip(stages, parts, strict=True) if stage.interpreted and part is not None
-            for node in stage.model.graph.node if node.op_type not in SIZED_BY_VALUES}  # of which a part tells itself
-    interpreted = [(node, reason) for node, reason in interpreted_in(
-        simplified.graph.graph, simplified.context.spared, device) if node_name(node) not in kept or not device]
-    outside += [each for node, _ in interpreted for each in in_bodies(node)]
-    without_kernels = [Outside(node_name(node), node.op_type, reason) for node, reason in interpreted]
-    layers = {node_name(node) for node, _ in interpreted if is_layer(node)}
-    outside += [each for each in without_kernels if device or each.layer in layers & lacking]
+    outside, interpreted = _without_kernels(simplified, stages, parts, device)
     if options.strict and outside:
         _refuse(outside)
-    outside += [each for each in without_kernels if each not in outside]
+    outside += interpreted
     report = CompileReport(metadata=metadata_of(simplified.graph), precision=job.precision, optimize=options.optimize,
                            codec=options.codec,
                            rates=job.calibration.source, layers=(), outside=tuple(outside), batch=None,
@@ -154,14 +141,42 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
     return replace(artifact, report=whole)
 
 
+def _without_kernels(simplified: Simplified, stages: Sequence[Stage], parts: Sequence[Artifact | None],
+                     device: str) -> tuple[list[Outside], list[Outside]]:
+    """What runs without kernels in a model of stages: what `strict` refuses, on a device everything, and the rest."""
+    spared, pairs = simplified.context.spared, list(zip(stages, parts, strict=True))
+    told = [Outside(row["layer"], row["operator"], row["reason"]) for part in parts if part is not None
+            for row in part.report["outside"]]
+    by_parts = {row.layer for row in told} | {
+        node.name for stage, part in pairs if device and stage.interpreted and part is not None
+        for node in stage.model.graph.node if node.op_type not in SIZED_BY_VALUES}
+    found = [(node, reason) for node, reason in interpreted_in(simplified.graph.graph, spared, device)
+             if node_name(node) not in by_parts]
+    refused = {node for node, _ in found if device or (is_layer(node) and spared.why_interpreted(node) is not None)}
+    names = {node_name(node) for node, _ in found}
+    outside = [Outside(node.name, node.op_type, REASON) for stage, part in pairs if part is None
+               for node in stage.model.graph.node if node.op_type in WEIGHTED and node.name not in names]
+    outside += [*told, *(each for node, _ in found for each in in_bodies(node))]
+    outside += [Outside(node_name(node), node.op_type, reason) for node, reason in found if node in refused]
+    outside += defects(spared, outside)
+    return outside, [Outside(node_name(node), node.op_type, reason) for node, reason in found if node not in refused]
+
+
 def _with_rows(stage: Stage, options: CompileOptions) -> Artifact | None:
     """The artifact of a stage of computed sizes that has kernels: of rows, as those of experts, or NMS; else None."""
-    if not has_kernels(stage, options.backend.device):
+    device = options.backend.device
+    if not has_kernels(stage, device):
         return None
-    artifact = _compile_sized(stage.model, options, simplify(stage.model, options, symbolic=True))
+    try:
+        artifact = _compile_sized(stage.model, options, simplify(stage.model, options, symbolic=True))
+    except UnsupportedOperatorError:
+        if device:  # which takes fewer kinds of layers at such sizes than the processor interprets
+            return None
+        raise
     if not artifact.report["layers"] and not any(node.op_type == SUPPRESSION for node in stage.model.graph.node):
         return None
-    outside = [{**row, "reason": REASON} for row in artifact.report["outside"] if row["operator"] in WEIGHTED]
+    outside = artifact.report["outside"] if device else [
+        {**row, "reason": REASON} for row in artifact.report["outside"] if row["operator"] in WEIGHTED]
     return replace(artifact, report={**artifact.report, "outside": outside})
 
 

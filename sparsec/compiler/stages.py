@@ -97,9 +97,15 @@ def interpreted_in(graph: ir.Graph, spared: Spared = NOTHING, device: str = "") 
     Where the rest of the model runs on a device, that is all of them, but for views of what others make.
     """
     nodes = list(graph)
-    quick = VIEWS if device else (*OPERATORS, SUPPRESSION)
-    return [(node, _why(node, spared)) for node, number in zip(nodes, _numbers(nodes, spared), strict=True)
-            if number % 2 and (node.op_type not in quick or spared.why_interpreted(node) is not None)]
+    found = [node for node, number in zip(nodes, _numbers(nodes, spared), strict=True) if number % 2]
+    made = {value for node in found for value in node.outputs}
+
+    def is_quick(node: ir.Node) -> bool:
+        if device:
+            return _is_view(node) and node.inputs[0] in made
+        return node.op_type in (*OPERATORS, SUPPRESSION) and spared.why_interpreted(node) is None
+
+    return [(node, _why(node, spared)) for node in found if not is_quick(node)]
 
 
 def _why(node: ir.Node, spared: Spared) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import itertools
 import os
 import sys
 import threading
@@ -83,10 +84,12 @@ class Engines:
 
     Attributes:
         idle: those that no call uses; a call takes one from the end and puts it back.
+        number: how many were made before; calls of later ones may make calls of earlier ones.
 
     """
 
     def __init__(self, make: Callable[[], Engine]) -> None:
+        self.number = next(_numbers)
         self._make: Callable[[], Engine] | None = make
         self._made: list[Engine] = []
         self.idle: list[Engine] = []
@@ -110,6 +113,14 @@ class Engines:
                 engine = self._make()
                 self._made.append(engine)
             return engine
+
+    def provide(self, count: int) -> None:
+        """Make as many as so many calls at once take, so that none of them has to wait at the gate for another."""
+        with gate:
+            while self._make is not None and len(self._made) < count:
+                engine = self._make()
+                self._made.append(engine)
+                self.idle.append(engine)
 
     def part(self) -> Engine:
         """One that is idle, and is from now on none of these."""
@@ -145,6 +156,7 @@ class Engines:
 
 
 _all: weakref.WeakSet[Engines] = weakref.WeakSet()
+_numbers = itertools.count()
 
 calls: set[CodeType] = set()
 """The functions that have an engine in their variable `engine` while they use it, of the `Engines` in `engines`."""
@@ -186,7 +198,7 @@ calls.add(Engines.another.__code__)
 
 def _before_fork() -> None:
     gate.acquire()
-    for engines in list(_all):
+    for engines in sorted(_all, key=lambda each: each.number, reverse=True):  # calls of stages end before the stages
         engines.stop()
     for workers in everybody():
         workers.settle()

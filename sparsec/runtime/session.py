@@ -100,12 +100,14 @@ class InferenceSession:
         """What runs the stages of an artifact as one; their results are arrays already."""
         from sparsec.runtime.stages import Stages
 
-        stages = Stages(artifact, partial(_open_part, threads=self.threads))
-        names = [check[0] for check in self._checks]
+        threads = self.threads
+        stages = Stages(artifact, lambda data: InferenceSession(Artifact.load(data), threads))
+        names, checks = [check[0] for check in self._checks], self._checks
         self._fetch, self._get_item, self._native = _array_itself, getitem, True
 
         def make() -> Engine:
-            buffers = [np.empty(shape, dtype) for _, dtype, shape in self._checks]
+            stages.one_more()
+            buffers = [np.empty(shape, dtype) for _, dtype, shape in checks]
             return Engine(lambda *arrays: stages.run(dict(zip(names, arrays, strict=True))), buffers, buffers,
                           frozenset())
 
@@ -121,6 +123,10 @@ class InferenceSession:
         if program.multiplies:
             return Engines(lambda: Engine(within(threads, program.runner()), [], [], frozenset()))
         return Engines(lambda: Engine(program.runner(), [], [], frozenset()))
+
+    def provide(self, calls: int) -> None:
+        """Have virtual machines for so many calls at once, before the first of them."""
+        self._engines.provide(calls)
 
     def close(self) -> None:
         """Wait for the calls in flight and give back memory, library and threads; outputs stay valid."""
@@ -392,8 +398,3 @@ def _array_itself(array: np.ndarray, _reserved: frozenset[int]) -> np.ndarray:
     """A stage's result as it is."""
     return array
 
-
-def _open_part(data: bytes, threads: int) -> Callable[[Feeds], list[np.ndarray]]:
-    """The function that runs a compiled stage."""
-    session = InferenceSession(Artifact.load(data), threads)
-    return lambda feeds: session.run(None, feeds)

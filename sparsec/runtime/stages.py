@@ -6,7 +6,8 @@ The interpreter runs ONNX's operators on numpy; only artifacts with such stages 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -18,29 +19,53 @@ Run = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 """From arrays by name to the arrays of a stage's outputs; between interpreted stages, lists of them are sequences."""
 
 
+class Part(Protocol):
+    """What runs a compiled stage."""
+
+    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs."""
+
+    def provide(self, calls: int) -> None:
+        """Have what so many calls at once take."""
+
+
 class Stages:
     """The stages of an artifact, ready to run one after the other; calls may overlap.
 
     Args:
         artifact: whose constants are the plan, as JSON, and then the bytes of every stage.
-        open_part: from the bytes of a compiled stage to the function that runs it.
+        open_part: from the bytes of a compiled stage to what runs it.
 
     Raises:
         ArtifactError: the plan contradicts itself.
 
     """
 
-    def __init__(self, artifact: Artifact, open_part: Callable[[bytes], Run]) -> None:
+    def __init__(self, artifact: Artifact, open_part: Callable[[bytes], Part]) -> None:
         plan, *parts = artifact.constants()
+        self._parts: list[Part] = []
+        self._calls = 0
+
+        def opened(data: bytes) -> Run:
+            part = open_part(data)
+            self._parts.append(part)
+            return lambda feeds: part.run(None, feeds)
+
         try:
             fields = json.loads(plan.tobytes())
             self.results: list[str] = list(fields["results"])
             self._steps = [(list(stage["inputs"]), list(stage["outputs"]),
-                            (interpret if stage["interpreted"] else open_part)(part.tobytes()))
+                            (interpret if stage["interpreted"] else opened)(part.tobytes()))
                            for stage, part in zip(fields["stages"], parts, strict=True)]
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"the artifact's stages contradict themselves ({error}); compile the model again",
                                 ) from error
+
+    def one_more(self) -> None:
+        """Have what one more call at once takes."""
+        self._calls += 1
+        for part in self._parts:
+            part.provide(self._calls)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The outputs for inputs by the names that the stages know them by."""

@@ -1,5 +1,6 @@
 """Models whose sizes depend on values run in stages, with onnxruntime's answers for whatever sizes come out."""
 
+import threading
 from collections import defaultdict
 
 import numpy as np
@@ -13,6 +14,8 @@ from sparsec.errors import InputError, UnsupportedOperatorError, UsageError
 from sparsec.graph.compare import run_onnxruntime
 from sparsec.native.model_file import model_bytes
 from sparsec.report.explain import explain
+from sparsec.runtime import engines
+from sparsec.runtime.evaluator import Evaluator
 from tests.support.texts import model
 
 X = "g (float[6,8] x)"
@@ -325,3 +328,29 @@ def test_strict_refuses_a_layer_that_is_interpreted():
                   'y = LSTM<hidden_size=6, activations=["Sigmoid", "Tanh", "ScaledTanh"]>(x, w, r, b) }', 18)
     with pytest.raises(UnsupportedOperatorError):
         sparsec.compile(proto, tune="off", strict=True)
+
+
+def test_a_fork_waits_for_stages_of_calls_in_flight(monkeypatch):
+    proto = text("static again")
+    session = sparsec.InferenceSession(sparsec.compile(proto, tune="off", verify=False))
+    x, begun, go_on, answers = np.ones((6, 8), np.float32), threading.Semaphore(0), threading.Event(), []
+    evaluate = Evaluator.run
+
+    def slowly(evaluator, feeds):
+        begun.release()
+        assert go_on.wait(60)
+        return evaluate(evaluator, feeds)
+
+    monkeypatch.setattr(Evaluator, "run", slowly)
+    callers = [threading.Thread(target=lambda: answers.append(session.run(None, {"x": x})[0])) for _ in range(3)]
+    for each in callers:
+        each.start()
+    for _ in callers:
+        assert begun.acquire(timeout=60)
+    threading.Timer(0.2, go_on.set).start()
+    engines._before_fork()
+    engines._after_fork()
+    for each in callers:
+        each.join(60)
+    assert len(answers) == len(callers)
+    assert all(np.array_equal(answers[0], each) for each in answers)

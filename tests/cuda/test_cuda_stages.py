@@ -1,6 +1,7 @@
 """What a GPU has no kernel for runs on the processor between compiled parts, whose kernels the emulator runs."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -71,10 +72,12 @@ def run(artifact, lowered, feeds):
     """The outputs of an artifact whose parts have been lowered to these, in the emulator."""
     def open_part(data):
         part = Artifact.load(data)
-        if not part.library:
+        if part.library:
+            call = partial(walk.run, lowered[int(part.library)])
+        else:
             program = opened(part)
-            return partial(program.runner(), wanted=range(len(program.outputs)))
-        return partial(walk.run, lowered[int(part.library)])
+            call = partial(program.runner(), wanted=range(len(program.outputs)))
+        return SimpleNamespace(run=lambda _, given: call(given), provide=lambda _: None)
 
     return Stages(artifact, open_part).run(feeds)
 
@@ -104,3 +107,30 @@ def test_the_processor_takes_what_the_gpu_lacks(middle, monkeypatch):
 def test_strict_refuses_what_the_processor_would_take(middle):
     with pytest.raises(UnsupportedOperatorError, match="'lost': "):
         sparsec.compile(built(middle), "cuda-sm80", tune="off", verify=False, strict=True)
+
+
+def sliced(graph, x):
+    """Rows of which an input tells how many."""
+    begin, axis = graph.constant(np.array([0])), graph.constant(np.array([0]))
+    return graph("Slice", x, begin, "count", axis)
+
+
+def test_strict_refuses_what_the_processor_takes_within_a_compiled_part():
+    graph = networks.Graph()
+    x = graph.linear(sliced(graph, "x"), 16, 16)
+    mean = graph("ReduceMean", x, graph.constant(np.array([0])), name="mean")
+    graph.linear(graph("Sub", x, mean), 8, 16, name="y")
+    model = graph.model({"x": (TensorProto.FLOAT, [24, 16]), "count": (TensorProto.INT64, [1])}, {"y": [None, 8]})
+    with emulated(), pytest.raises(UnsupportedOperatorError, match="'mean': "):
+        sparsec.compile(model, "cuda-sm80", tune="off", verify=False, strict=True)
+
+
+def test_images_of_computed_height_are_interpreted():
+    graph = networks.Graph()
+    begin, height = (graph.constant(np.array([each])) for each in (0, 2))
+    graph("Relu", graph.conv(graph("Slice", "x", begin, "count", height), 8, 4, 3), name="y")
+    model = graph.model({"x": (TensorProto.FLOAT, [1, 4, 8, 8]), "count": (TensorProto.INT64, [1])},
+                        {"y": [1, 8, None, 8]})
+    with emulated():
+        artifact = sparsec.compile(model, "cuda-sm80", tune="off", verify=False)
+    assert {row["operator"] for row in artifact.report["outside"]} >= {"Slice", "Conv"}
