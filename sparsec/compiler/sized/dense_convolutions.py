@@ -29,7 +29,7 @@ from sparsec.passes.rewrite import only_use, silu, take_over
 
 LEAST = 0.04
 """The share of non-zeros from which on a weight may be multiplied with its zeros."""
-COPIED = 8
+COPY_LOADS = 8
 """Loads that copying a vector of a window takes, and finding where it lies."""
 
 
@@ -88,7 +88,7 @@ class Convolutions:
         if nonzeros == weight.size:
             self.products[key] = seconds
         copies = 0.0 if windows.pixel else self.job.calibration.machine.seconds(
-            Work(fmas=0.0, loads=COPIED * vectors), self.job.threads)
+            Work(fmas=0.0, loads=COPY_LOADS * vectors), self.job.threads)
         return seconds + copies
 
     def _product_seconds(self, matrix: np.ndarray) -> float:

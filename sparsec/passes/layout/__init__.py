@@ -24,8 +24,8 @@ from sparsec.passes.layout.roles import Kind, Role
 MOSTLY = 0.75
 """The density of a weight from which on no sparse kernel of tiles makes up for the copies into them and back."""
 
-HALVED = (0.3, 0.75)
-"""Densities between which kernels for pairs of rows are the fastest."""
+HALVED = (0.3, MOSTLY)
+"""Densities between which kernels for pairs of rows (`kernels.cpu.products.spmm_pairs`) are the fastest."""
 PAIRED_LANES = 16  # of the vectors whose processors were measured with tiles of eight
 SAMPLED = 16  # rows of a weight, of which one is looked at
 
@@ -92,7 +92,7 @@ def _alone(node: ir.Node, roles: Mapping[ir.Node, Role], context: Context) -> bo
 def _halved(roles: Mapping[ir.Node, Role], context: Context) -> bool:
     """Whether about half of the weights of linear layers on tokens are zeros, so that their rows run in pairs.
 
-    Two threads have a tile each of no more than half of the tokens.
+    Only for one thread: several share the tokens, and wider tiles would leave some without one.
     """
     if context.precision != "fp32" or context.threads > 1 or context.target.lanes != PAIRED_LANES:
         return False

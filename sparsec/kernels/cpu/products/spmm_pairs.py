@@ -58,6 +58,7 @@ class PairsParams(RowBlocks):
         shared: columns of a step that both rows of a pair multiply.
         single: columns of a step that one row multiplies, for each.
         ahead: cache lines of values that every group asks for, as in `SpmmParams`.
+        block, unroll: of `RowBlocks`; rows lie by themselves here, and so do steps.
 
     """
 
@@ -90,18 +91,15 @@ class PairsParams(RowBlocks):
         """Pairs of rows in flight."""
         return self.group // 2
 
-    @property
-    def blocks(self) -> int:
-        """Rows, and one of zeros where their number is odd."""
-        return self.tiling.stencil.outputs
-
 
 def reject(layer: StencilProduct, isa: Isa) -> str | None:
     """Why there is no such kernel for a layer, or None."""
     if layer.density < LEAST_DENSITY:
         return f"of {layer.density:.0%} non-zeros rows have too few in common"
-    if layer.density == 1 or layer.groups > 1:
-        return "the weight is dense" if layer.groups == 1 else "rows of different groups have no inputs in common"
+    if layer.groups > 1:
+        return "rows of different groups have no inputs in common"
+    if layer.density == 1:
+        return "the weight is dense"
     return "the processor has too few registers for the sums of two rows" if isa.registers < REGISTERS else None
 
 

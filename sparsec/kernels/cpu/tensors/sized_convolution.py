@@ -17,6 +17,7 @@ from sparsec.graph.sized import Convolution
 from sparsec.kernels.cpu.tensors.sized_products import (
     FLOATS,
     L2_SHARE,
+    SHORT,
     TALLEST,
     Panel,
     by_threads,
@@ -45,12 +46,10 @@ def widths(outputs: int, length: int, isa: Isa) -> range:
     return range(1, most + 1) if isa.lanes > 1 and length + isa.lanes <= LONGEST else range(0)
 
 
-COPIED = 4
+COPY_LOADS = 4
 """Loads that a vector of a window takes to be copied; a store counts as two."""
-FOUND = 24
+FIND_LOADS = 24
 """Loads that finding where a window lies takes."""
-SHORT = 1024
-"""Pixels of an image of which all weights are read for each one."""
 
 
 def work(outputs: int, length: int, pixels: int, vectors: int, isa: Isa) -> Work:
@@ -60,7 +59,7 @@ def work(outputs: int, length: int, pixels: int, vectors: int, isa: Isa) -> Work
     steps, finishing = pixels / height * chunks * lanes * panels, 4 * pixels * panels * vectors
     weights = 4 * chunks * lanes * panels * vectors * lanes
     return Work(fmas=steps * height * vectors, loads=steps * (height + vectors) + finishing + pixels * (
-        COPIED * chunks + FOUND), groups=pixels / height * panels, l2_bytes=weights * pixels / SHORT,
+        COPY_LOADS * chunks + FIND_LOADS), groups=pixels / height * panels, l2_bytes=weights * pixels / SHORT,
         memory_bytes=weights * pixels / SHORT + 4 * pixels * outputs, kernel="gemm/direct", pixels=SHORT)
 
 

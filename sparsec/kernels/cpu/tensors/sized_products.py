@@ -20,6 +20,8 @@ L2_SHARE = 0.5
 """Of the L2 cache that it and what is kept beside it may take."""
 AHEAD, LINE = 1024, 16
 """Floats that weights, which come from beyond the caches, are asked for before their use, and those of a line."""
+SHORT = 1024
+"""Pixels of an image of which all weights are read for each one."""
 TALLEST = 16
 """Rows of a register block at most."""
 

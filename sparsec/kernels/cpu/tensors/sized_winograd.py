@@ -26,6 +26,7 @@ from sparsec.graph.sized import Convolution
 from sparsec.kernels.cpu.tensors.sized_products import (
     FLOATS,
     L2_SHARE,
+    SHORT,
     TALLEST,
     Panel,
     by_threads,
@@ -70,8 +71,6 @@ def widths(outputs: int, channels: int, isa: Isa) -> range:
 
 TRANSFORM_IN, TRANSFORM_OUT = 96, 88
 """Loads that a tile takes for a vector of channels, and for one of outputs; a store counts as two."""
-SHORT = 1024
-"""Pixels of an image of which all weights are read for each one."""
 
 
 def work(outputs: int, channels: int, pixels: int, vectors: int, isa: Isa) -> Work:

@@ -14,9 +14,10 @@ namespace sparsec::native::sized {
 namespace {
 
 const char *const kWinograd = "WinogradConv";
+const char *const kDense = "DenseConv";
 
 // Whether a weight comes as a kernel reads it, perhaps with something that is added.
-bool is_convolution(const std::string &kind) { return kind == kWinograd || kind == "DenseConv"; }
+bool is_convolution(const std::string &kind) { return kind == kWinograd || kind == kDense; }
 
 using Reals = std::vector<double>;
 using Numbers = std::vector<std::int64_t>;
