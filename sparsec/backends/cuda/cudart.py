@@ -11,6 +11,8 @@ import numpy as np
 from sparsec.backends.cuda import driver
 from sparsec.errors import DeviceError
 
+NO_MEMORY = 2
+"""cudaErrorMemoryAllocation."""
 NON_BLOCKING, NO_TIMING = 1, 2
 """cudaStreamNonBlocking and cudaEventDisableTiming."""
 OWN_CAPTURE = 1
@@ -63,6 +65,9 @@ class Pinned:
     Attributes:
         arrays: they, in order; `free` ends them.
 
+    Raises:
+        DeviceError: the processor's memory does not hold them.
+
     """
 
     def __init__(self, described: list[tuple[tuple[int, ...], np.dtype[Any]]]) -> None:
@@ -70,8 +75,9 @@ class Pinned:
         starts = [0]
         for size in sizes:
             starts.append(starts[-1] + -(-size // ALIGNMENT) * ALIGNMENT)
-        self._memory = handle("cudaMallocHost", ctypes.c_size_t(max(starts[-1], ALIGNMENT)))
-        whole = (ctypes.c_uint8 * max(starts[-1], ALIGNMENT)).from_address(self._memory.value or 0)
+        nbytes = max(starts[-1], ALIGNMENT)
+        self._memory = _pinned(nbytes)
+        whole = (ctypes.c_uint8 * nbytes).from_address(self._memory.value or 0)
         bytes_ = np.frombuffer(memoryview(whole), np.uint8)
         bytes_[:] = 0
         self.arrays = [bytes_[start:start + size].view(dtype).reshape(shape)
@@ -81,3 +87,16 @@ class Pinned:
         """Give the memory back; nobody may use the arrays any more."""
         self.arrays.clear()
         driver.load_runtime().cudaFreeHost(self._memory)
+
+
+def _pinned(nbytes: int) -> ctypes.c_void_p:
+    """Pinned memory."""
+    made = ctypes.c_void_p()
+    status = driver.load_runtime().cudaMallocHost(ctypes.byref(made), ctypes.c_size_t(nbytes))
+    if status == NO_MEMORY:
+        raise DeviceError(f"the processor's memory has no {nbytes / 1e6:,.1f} MB left that can be pinned for what the "
+                          "GPU reads and writes; close other sessions and programs, or run smaller batches, one call "
+                          "at a time")
+    if status:
+        raise failed("cudaMallocHost", status)
+    return made

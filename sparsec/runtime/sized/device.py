@@ -123,6 +123,8 @@ class DeviceRunner:
         inputs = dict(values)
         if self._block is None:  # a call before needed more than there is
             self._begin()
+        if self._pinned is None:
+            self._take_pinned(FIRST_PINNED)
         if self._mirrors is not None and (tape := self._grown(self._mirrors, values, arrays, sizes)) is not None:
             return tape
         values.clear()
@@ -272,7 +274,7 @@ class DeviceRunner:
     def _take_pinned(self, *sizes: int) -> None:
         """Take other pinned memory, as `_take`."""
         self.tapes.clear()
-        self._pinned: Any = None
+        self._pinned: Any = None  # before there is more
 
         def take(nbytes: int) -> None:
             self._pinned = self._lane.pinned(nbytes)
