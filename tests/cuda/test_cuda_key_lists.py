@@ -194,6 +194,15 @@ def test_lists_of_caches_end_with_these():
     same_lists(listed_at_run(p, room, 8, past=97), key_lists.lists_of(mask, p.rows, p.keys))
 
 
+@needs_compiler
+def test_masks_of_very_many_rows_and_stages_fit_a_grid():
+    program = listing(key_lists.ListParams(64, 32), grown=False)
+    for shape in ((64, 64, 512, 512), (1, 1, 1, 1 << 27)):
+        numbers = zip(program.parameters[3:], (*shape, 1 + -(-shape[3] // 32), 0, 0, 0, 0), strict=True)
+        told = program.bound | dict(numbers)
+        assert [launch.told(told).grid[1:] for launch in program.launches] == [(1, 1)] * 2
+
+
 @cache
 def listing(p, *, grown):
     return launches.lower(key_lists.build_sized(p, grown=grown), "tirx")

@@ -122,9 +122,10 @@ def _find_peaks(m: _Masks) -> None:
     """The first kernel: a warp finds what a row has in a stage, with what is no number as infinity."""
     p, told = m.params, m.told
     rows = told["batch"] * told["heads"] * told["queries"]
-    with (T.launch_thread("blockIdx.x", m.room) as stage, T.launch_thread("blockIdx.y", (rows + (WARPS - 1)) // WARPS)
-          as group, T.launch_thread("threadIdx.x", THREADS) as thread):
-        number, lane = T.Bind(group * WARPS + thread // LANES), T.Bind(thread % LANES)
+    with (T.launch_thread("blockIdx.x", (rows + (WARPS - 1)) // WARPS * m.room) as block,  # y would end at 65,535
+          T.launch_thread("threadIdx.x", THREADS) as thread):
+        stage, lane = T.Bind(block % m.room), T.Bind(thread % LANES)
+        number = T.Bind(block // m.room * WARPS + thread // LANES)
         found = ptx.registers(PLANES, "float32")
         matrix = T.Bind(number // told["queries"])
         row, keys = T.Bind(number % told["queries"]), T.Bind(m.keys())

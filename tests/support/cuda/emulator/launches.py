@@ -21,6 +21,8 @@ SWIZZLE_128 = 3
 LAUNCH = "tirx.call_ffi_kernel"
 ENCODE = "tirx.tensormap_encode_tiled"
 AXES = ("x", "y", "z")
+MOST_BLOCKS = ((1 << 31) - 1, 65_535, 65_535)
+"""Along each."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Launch:
     def told(self, arguments):
         """The launch for numbers by name."""
         grid, block = (tuple(evaluated(extent, arguments) for extent in each) for each in (self.grid, self.block))
+        for extent, most in zip(grid, MOST_BLOCKS, strict=True):
+            assert 0 < extent <= most, f"{self.kernel} has a grid of {grid} blocks"
         return Launch(self.kernel, grid, block, evaluated(self.dynamic_shared, arguments))
 
 
