@@ -130,6 +130,64 @@ print(json.dumps({"room": room, "sizes": sizes, "refused": refused(lambda: sessi
     assert found["early"] == 0
 
 
+def test_calls_go_on_after_one_for_which_too_little_memory_can_be_pinned(told):
+    found = told("""
+device.FIRST_PINNED = 1 << 11
+session = InferenceSession(path)
+session.run(None, feeds(1, 1))
+os.environ["HOST_GPU_PINNED"] = str(1 << 12)
+errors = [refused(lambda: session.run(None, feeds(*size))) for size in ((2, 64), (1, 1), (2, 64))]
+del os.environ["HOST_GPU_PINNED"]
+print(json.dumps([*errors, session.run(None, feeds(2, 64))[0].shape]))
+""")
+    for line in found[0], found[2]:
+        assert line.startswith("DeviceError: the processor's memory has no 0.0 MB left that can be pinned")
+    assert (found[1], found[3]) == (None, [2, 64, 8])
+
+
+def test_nothing_is_collected_while_work_is_recorded_and_interrupted_recordings_leave_nothing(told):
+    found = told("""
+from sparsec.backends.cuda import cudart
+from sparsec.backends.cuda.lanes import Lane
+from sparsec.machine.memory import Launch
+class Session:  # of another caller, which only the collector ends
+    def __init__(self):
+        self.own, self.memory = self, cudart.handle("cudaMalloc", 256)
+    def __del__(self):
+        cudart.call("cudaFree", self.memory)
+lane, turns = Lane(), []
+gc.collect()
+before = host_gpu.counts()
+def kernel():
+    turns.append(len(turns))
+    if len(turns) == 2:  # while it is recorded
+        held.clear()
+        [[] for _ in range(10 ** 5)]
+        kept = [[] for _ in range(10 ** 5)]
+def interrupted():
+    turns.append(len(turns))
+    if len(turns) == 6:
+        raise KeyboardInterrupt
+held = [Session()]
+lane.record([Launch(kernel, [])])()
+first = gc.isenabled()
+gc.disable()
+lane.record([Launch(lambda: None, [])])
+second = gc.isenabled()
+gc.enable()
+turns[:] = range(4)
+try:
+    lane.record([Launch(interrupted, [])])
+except KeyboardInterrupt:
+    pass
+lane.record([Launch(lambda: None, [])])()
+gc.collect()
+left = {name: count for name, count in changed(before).items() if name.startswith("live")}
+print(json.dumps({"left": left, "enabled": [first, second, gc.isenabled()]}))
+""")
+    assert found == {"left": {}, "enabled": [True, False, True]}
+
+
 def test_threads_have_memory_and_graphs_of_their_own(told):
     found = told("""
 session, wrong = InferenceSession(path), []

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,12 +18,11 @@ import numpy as np
 import tvm_ffi
 
 from sparsec.backends.cuda import cudart, driver
+from sparsec.backends.cuda.captures import CAPTURES, capturing
 from sparsec.errors import DeviceError
 from sparsec.machine import tvm_runtime
 from sparsec.machine.memory import carrier
 
-CAPTURES = threading.Lock()
-"""Who waits for all of the GPU, or records, has it: CUDA fails the former while any thread records, and ends that."""
 _forks = [0]  # how many forks lie between this process and the one that imported the module
 
 
@@ -84,18 +82,12 @@ class Graph:
 
     def _record(self, program: Callable[..., Any], tensors: Sequence[Any]) -> object:
         """The results of the call that the graph holds."""
-        graph = ctypes.c_void_p()
         with CAPTURES, tvm_ffi.use_raw_stream(tvm_ffi.device(f"cuda:{self.device}"), self._stream.value or 0):
             cudart.call("cudaDeviceSynchronize")  # constants may be under way on another stream
             program(*tensors)  # loads the code, and leaves memory for the outputs in TVM's pool
             cudart.call("cudaStreamSynchronize", self._stream)
-            cudart.call("cudaStreamBeginCapture", self._stream, cudart.OWN_CAPTURE)
-            try:
+            with capturing(self._stream) as graph:
                 results = program(*tensors)
-            except BaseException:
-                driver.load_runtime().cudaStreamEndCapture(self._stream, ctypes.byref(graph))  # it fails, too
-                raise
-            cudart.call("cudaStreamEndCapture", self._stream, ctypes.byref(graph))
         self._executable = self._made.executable(graph)
         return results
 

@@ -16,7 +16,8 @@ import numpy as np
 import tvm_ffi
 
 from sparsec.backends.cuda import cudart, driver
-from sparsec.backends.cuda.graphs import CAPTURES, Made, forks, refuse_fork
+from sparsec.backends.cuda.captures import CAPTURES, capturing
+from sparsec.backends.cuda.graphs import Made, forks, refuse_fork
 from sparsec.machine.memory import CUDA, Launch, Transfer
 
 
@@ -78,18 +79,11 @@ class Lane:
 
         """
         self.check()
-        graph = ctypes.c_void_p()
         with tvm_ffi.use_raw_stream(tvm_ffi.device("cuda:0"), self._stream.value or 0):
             self._issue(work)  # loads the code, too
             cudart.call("cudaStreamSynchronize", self._stream)
-            with CAPTURES:
-                cudart.call("cudaStreamBeginCapture", self._stream, cudart.OWN_CAPTURE)
-                try:
-                    self._issue(work)
-                except BaseException:
-                    self._cudart.cudaStreamEndCapture(self._stream, ctypes.byref(graph))  # it fails, too
-                    raise
-                cudart.call("cudaStreamEndCapture", self._stream, ctypes.byref(graph))
+            with capturing(self._stream) as graph:
+                self._issue(work)
         return Replay(self, graph, work)
 
     def replay(self, executable: ctypes.c_void_p, more: Sequence[Transfer]) -> None:

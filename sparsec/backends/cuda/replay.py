@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import tvm_ffi
 
-from sparsec.backends.cuda import cudart, driver
+from sparsec.backends.cuda import cudart
+from sparsec.backends.cuda.captures import CAPTURES, capturing
 from sparsec.backends.cuda.cudart import call as _cuda
-from sparsec.backends.cuda.graphs import CAPTURES
 
 REPLAYS = 10
 """Replays between two events: while one runs the next is launched, so that only the first waits for the host."""
@@ -32,19 +32,14 @@ def replay(call: Callable[[], object]) -> Callable[[], float]:
 
     """
     stream, *events = _handles()
-    graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
+    executable = ctypes.c_void_p()
     with CAPTURES, tvm_ffi.use_raw_stream(tvm_ffi.device("cuda:0"), stream.value or 0):
         _cuda("cudaDeviceSynchronize")  # what the call reads may be under way on another stream
         for _ in range(WARM_UPS):
             call()
         _cuda("cudaStreamSynchronize", stream)
-        _cuda("cudaStreamBeginCapture", stream, cudart.OWN_CAPTURE)
-        try:
+        with capturing(stream) as graph:
             results = call()
-        except BaseException:
-            driver.load_runtime().cudaStreamEndCapture(stream, ctypes.byref(graph))  # it fails, too
-            raise
-        _cuda("cudaStreamEndCapture", stream, ctypes.byref(graph))
     _cuda("cudaGraphInstantiate", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
 
     def seconds(_held: object = (call, results)) -> float:  # replays read and write their memory

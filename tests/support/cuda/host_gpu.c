@@ -7,10 +7,10 @@
 //   and may record as well, one stream each. Who waits for the whole device meanwhile fails and ends all recordings.
 //   Copies are among it where their memory is pinned, and happen in every replay.
 // - Handles that were destroyed are refused; what is freed while a copy still needs it is counted.
-// - Kernels are recorded and do nothing.
+// - Kernels are recorded and do nothing; grids have 1 to 2^31 - 1 blocks along x, 1 to 65,535 along y and z.
 // - Maps of matrices lie in one allocation, and are aligned as the hardware wants them.
 //
-// HOST_GPU_BYTES bounds the memory, HOST_GPU_DRIVER is the version of CUDA (13000), HOST_GPU_CAPABILITY the compute
+// HOST_GPU_BYTES bounds the memory, HOST_GPU_PINNED what is pinned, HOST_GPU_DRIVER is the version of CUDA (13000), HOST_GPU_CAPABILITY the compute
 // capability (80). Compiled twice: as libcuda.so.1, and with -DRUNTIME as libcudart.so.13.
 
 #include <pthread.h>
@@ -42,7 +42,7 @@ static Capture captures[64];
 static Block blocks[1 << 16];
 static int stream_count = 1, block_count, sticky, freed_early;
 static long live[KINDS], made[KINDS], copies, launches, replays;
-static size_t used_bytes, most_bytes;
+static size_t used_bytes, most_bytes, pinned_bytes;
 static char text[1 << 20], counted[1024];
 static size_t used;
 
@@ -161,11 +161,13 @@ int host_allocate(void **memory, size_t size, int kind) {
     lock();
     int status = free_call();
     if (!status && kind == DEVICE && used_bytes + size > limit()) status = NO_MEMORY;
+    if (!status && kind == PINNED && pinned_bytes + size > setting("HOST_GPU_PINNED", 1L << 34)) status = NO_MEMORY;
     if (status) return unlock(status);
     *memory = aligned_alloc(256, (size + 255) / 256 * 256);
     blocks[block_count++] = (Block){*memory, size, kind};
     ++live[kind], ++made[kind];
     if (kind == DEVICE && (used_bytes += size) > most_bytes) most_bytes = used_bytes;
+    if (kind == PINNED) pinned_bytes += size;
     return unlock(OK);
 }
 int host_free(void *memory) {
@@ -182,7 +184,7 @@ int host_free(void *memory) {
     for (int i = 0; i < block_count; ++i)
         if (blocks[i].begin == memory) {
             --live[blocks[i].kind];
-            if (blocks[i].kind == DEVICE) used_bytes -= blocks[i].size;
+            *(blocks[i].kind == DEVICE ? &used_bytes : &pinned_bytes) -= blocks[i].size;
             blocks[i] = blocks[--block_count], free(memory);
             return unlock(OK);
         }
@@ -332,6 +334,8 @@ int cuLaunchKernelEx(const Launch *launch, void *function, void **arguments, voi
     unsigned threads = launch->block[0] * launch->block[1] * launch->block[2];
     if (launch->shared > 48 << 10 && launch->shared > (unsigned)called->allowed) return INVALID;
     if (!threads || threads > 1024) return INVALID;
+    for (int axis = 0; axis < 3; ++axis)
+        if (!launch->grid[axis] || launch->grid[axis] > (axis ? 65535u : 0x7FFFFFFFu)) return INVALID;
     lock();
     Capture *own = own_capture();
     if (own && own->stream != launch->stream) return own->broken = 1, unlock(CAPTURE_IMPLICIT);
