@@ -21,6 +21,7 @@ from sparsec.graph.operators.attention import Attention
 from sparsec.kernels.cuda import attention, key_lists
 from sparsec.kernels.cuda.attention_params import AttentionParams, AttentionTile
 from sparsec.kernels.cuda.attention_turns import MASKED
+from sparsec.kernels.divided_keys import PLANES
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.kernels.emit.projection import Projection
 from sparsec.passes.context import Context
@@ -211,7 +212,7 @@ def listing(p, *, grown):
 def listed_at_run(p, mask, stages, past=None):
     batch, heads, queries, keys = mask.shape
     lists = np.zeros((batch, heads, -(-queries // p.rows), 1 + stages), np.int32)
-    peaks = np.zeros(key_lists.PLANES * batch * heads * queries * stages, np.float32)
+    peaks = np.zeros(PLANES * batch * heads * queries * stages, np.float32)
     extra = [] if past is None else [np.array([past], np.int32)]
     new = queries if past is not None else keys
     listing(p, grown=past is not None).run([mask.ravel(), *extra, peaks, lists.reshape(-1), batch, heads, queries, new,

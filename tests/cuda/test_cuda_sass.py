@@ -22,6 +22,7 @@ from sparsec.kernels.cuda import (
 from sparsec.kernels.cuda.attention_params import AttentionParams, tiled
 from sparsec.kernels.cuda.families import FAMILIES
 from sparsec.kernels.cuda.params import MmaParams
+from sparsec.kernels.divided_keys import PLANES
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.projection import Projection
 from tests.support.cuda.products import telling_weight
@@ -179,4 +180,4 @@ def test_attention_in_turns_stays_within_limits(build, p, architecture):
     partial(key_lists.build_sized, key_lists.ListParams(64, 64), grown=True),
     partial(attention_parts.build, 128, "bfloat16", 1.0)], ids=["lists", "parts"])
 def test_what_serves_attention_stays_within_limits(kernel):
-    check_limits(kernel(), key_lists.THREADS, 4 * (64 + key_lists.PLANES * key_lists.THREADS), "sm_90")
+    check_limits(kernel(), key_lists.THREADS, 4 * (64 + PLANES * key_lists.THREADS), "sm_90")

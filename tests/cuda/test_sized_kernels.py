@@ -7,6 +7,7 @@ import pytest
 
 from sparsec.kernels.cuda import attention_parts, key_lists, sized_attention, sized_copy
 from sparsec.kernels.cuda.attention_params import TILES, AttentionParams, unit
+from sparsec.kernels.divided_keys import partial_length
 from sparsec.kernels.emit.projection import Projection
 from sparsec.machine.memory import element_type
 from tests.support.cuda.emulator import launches
@@ -55,7 +56,7 @@ def attend(attention, flat, y, numbers, *, lists=None, past=()):
     """Run attention on (q, k, v, [mask]), and what puts shares together; the rows that products read."""
     batch, queries, heads, width = y.shape
     rows, shares, masked = batch * queries * heads, numbers[5], len(flat) > 3
-    partial = np.full(attention_parts.length(rows, width, shares) if shares > 1 else 1, np.nan, np.float32)
+    partial = np.full(partial_length(rows, width, shares) if shares > 1 else 1, np.nan, np.float32)
     strides = [] if not masked else [0] * 4 if lists is None else [
         1, *(0 if size == 1 else stride // 4
              for size, stride in zip(lists.shape, lists.strides[:3], strict=False))]

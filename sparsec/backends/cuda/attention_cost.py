@@ -10,17 +10,12 @@ from dataclasses import dataclass, replace
 
 from sparsec.cost.gpu import LATENCY_S, NEXT_S, Device
 from sparsec.cost.option import GpuWork
-from sparsec.kernels.cuda import attention_parts
 from sparsec.kernels.cuda.attention_params import ITEMSIZE, STAGES, STEP, AttentionParams
 from sparsec.kernels.cuda.params import VECTOR_BYTES
+from sparsec.kernels.divided_keys import FASTER, MOST, SPLITS, partial_length
 
-SPLITS = (1, 2, 4, 8, 16, 32, 64)
-FASTER = 0.9
-"""What divided keys have to take of the time of whole ones."""
 LIST_S = 0.5e-6
 """What a block waits for its list: two loads, one after the other."""
-MOST = (1 << 31) - 1
-"""Elements of a buffer, which 32 bits number."""
 FLOAT = 4  # bytes
 
 
@@ -59,7 +54,7 @@ def seconds(p: AttentionParams, visits: Visits, device: Device) -> float:
 def divided(p: AttentionParams, visits: Visits, device: Device) -> AttentionParams:
     """The parameters with the number of blocks that share keys which takes the least time."""
     offers = [replace(p, splits=splits) for splits in SPLITS if splits == 1 or (
-        splits <= visits.longest and attention_parts.length(p.rows, p.width, splits) <= MOST)]
+        splits <= visits.longest and partial_length(p.rows, p.width, splits) <= MOST)]
     return min(offers, key=lambda offer: seconds(offer, visits, device) * (FASTER if offer.splits == 1 else 1))
 
 
@@ -87,7 +82,7 @@ def _elements(p: AttentionParams) -> int:
 
 def _work(p: AttentionParams, stages: float) -> GpuWork:
     """What a run does whose blocks go over so many stages, before these are divided."""
-    tile, parts = p.tile, attention_parts.length(p.rows, p.width, p.splits) if p.splits > 1 else 0
+    tile, parts = p.tile, partial_length(p.rows, p.width, p.splits) if p.splits > 1 else 0
     copied = STAGES * tile.keys * p.width * ITEMSIZE
     own = p.batch * p.heads * p.width * ITEMSIZE
     return GpuWork(

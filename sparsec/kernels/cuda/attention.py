@@ -28,10 +28,11 @@ from sparsec.kernels.cuda.block import all_of, deal
 from sparsec.kernels.cuda.mma_dense import INSTRUCTIONS
 from sparsec.kernels.cuda.params import VECTOR_BYTES
 from sparsec.kernels.cuda.staging import swizzled
+from sparsec.kernels.divided_keys import partial_length
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel
 
 LOWEST = float(np.finfo(np.float32).min)
-AHEAD = STAGES - 1  # turns of keys that are being copied
+AHEAD = STAGES - 1  # turns of keys that are being copied, as `attention_turns` has it
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def arguments(p: AttentionParams) -> pipeline.Arguments:
     if p.listed:
         result["lists"] = (p.lists * (1 + p.key_blocks), "int32")
     if p.splits > 1:
-        result["partial"] = (attention_parts.length(p.rows, p.width, p.splits), "float32")
+        result["partial"] = (partial_length(p.rows, p.width, p.splits), "float32")
     result["y"] = (p.batch * p.queries * p.heads * p.width, p.dtype)
     return result
 
@@ -83,8 +84,6 @@ def build(p: AttentionParams) -> Kernel:
             attention_parts.combine(buffers, p.rows, p.splits, p.width, unit(masked=p.mask is not None))
 
     return pipeline.prim_func(arguments(p), body)
-
-
 
 
 def attend(p: AttentionParams, sizes: Sizes, buffers: Buffers) -> None:
@@ -129,14 +128,14 @@ def _go_over(b: Block, turns: Turns, last_keys: int | None) -> _Registers:
     p = b.params
 
     def fill(turn: Expr) -> None:
-        base, first = T.Bind(_stage(p, turn)), turns.copied(turn) * p.tile.keys
+        base, first = T.Bind(_stage(p, turn)), turns.copied * p.tile.keys
         _copy(b, "k", base, first, p.tile.keys, b.sizes.keys)
         _copy(b, "v", base + p.stage_bytes // 2, first, p.tile.keys, b.sizes.keys)
 
     def one(turn: Expr, keys: int, *, ends: bool = False) -> None:
         turns.step(turn)
         pipeline.advance(AHEAD, turn, turns.count, fill)
-        first = turns.multiplied(turn) * p.tile.keys
+        first = turns.multiplied * p.tile.keys
         _attend(b, r, Stage(turn, first, keys, T.Bind(b.sizes.keys - first) if ends else None, turns.masked))
 
     pipeline.prefill(AHEAD, turns.count, fill)

@@ -10,18 +10,12 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import pipeline, ptx
 from sparsec.kernels.cuda.attention_sizes import QUAD, Block, token_of
+from sparsec.kernels.divided_keys import STATISTICS
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel
 
 THREADS = 128
-STATISTICS = 2
-"""Numbers of a row beside its values: the largest score and the sum of weights."""
 NUMBERS = ("rows", "shares")
 """What the kernel of run-time sizes is told."""
-
-
-def length(rows: int, width: int, shares: int) -> int:
-    """Elements that all shares leave."""
-    return shares * rows * (width + STATISTICS)
 
 
 def store(b: Block, sums: Buffer, maxima: Buffer, totals: Buffer) -> None:

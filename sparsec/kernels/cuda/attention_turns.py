@@ -42,15 +42,17 @@ class Turns(Protocol):
         """How many; 0 or less for none."""
 
     def start(self) -> None:
-        """What comes before the first copy."""
+        """What comes before the first copy, which is of turn 0."""
 
     def step(self, turn: Expr) -> None:
-        """Go on to a turn, before the next one's copies."""
+        """Go on to multiply a turn, and to copy the next one."""
 
-    def copied(self, turn: Expr) -> Expr:
-        """The stage of a turn whose copies begin."""
+    @property
+    def copied(self) -> Expr:
+        """The stage of the turn whose copies begin."""
 
-    def multiplied(self, turn: Expr) -> Expr:
+    @property
+    def multiplied(self) -> Expr:
         """The stage of the turn that `step` has gone on to."""
 
     @property
@@ -65,18 +67,28 @@ class Every:
 
     def __init__(self, first: Expr, count: Expr) -> None:
         self._first, self.count = first, count
+        self._multiplied: Expr = None  # until the first step
+        self._copied: Expr = 0
 
     def start(self) -> None:
         """See `Turns`."""
 
     def step(self, turn: Expr) -> None:
         """See `Turns`."""
+        self._multiplied, self._copied = turn, turn + 1
 
-    def copied(self, turn: Expr) -> Expr:
+    @property
+    def copied(self) -> Expr:
         """See `Turns`."""
-        return turn if isinstance(self._first, int) and not self._first else self._first + turn
+        return self._stage(self._copied)
 
-    multiplied = copied
+    @property
+    def multiplied(self) -> Expr:
+        """See `Turns`."""
+        return self._stage(self._multiplied)
+
+    def _stage(self, turn: Expr) -> Expr:
+        return turn if isinstance(self._first, int) and not self._first else self._first + turn
 
 
 class Listed:
@@ -106,11 +118,13 @@ class Listed:
             T.buffer_store(self._entries, self._entries[place + 1], [place])
         self._read(turn + 2, 2)
 
-    def copied(self, turn: Expr) -> Expr:  # noqa: ARG002 - the one ahead
+    @property
+    def copied(self) -> Expr:
         """See `Turns`."""
         return self._entries[1] // MASKED
 
-    def multiplied(self, turn: Expr) -> Expr:  # noqa: ARG002 - that of the last step
+    @property
+    def multiplied(self) -> Expr:
         """See `Turns`."""
         return self._entries[0] // MASKED
 

@@ -17,14 +17,13 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import pipeline, ptx
 from sparsec.kernels.cuda.attention_turns import MASKED
+from sparsec.kernels.divided_keys import PLANES
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel
 from sparsec.kernels.hidden_keys import HIDDEN, seen
 
 LANES = 32
 WARPS = 8
 THREADS = LANES * WARPS
-PLANES = 2
-"""Of what is found of a row in a stage: the largest element, and the largest distance from 0."""
 SIZES = ("batch", "heads", "queries", "keys", "list")
 """Of the mask, and elements of a list, which is 1 more than the stages that there may be; numbers of the kernel."""
 STRIDES = ("m_batch", "m_head", "m_query", "m_key")

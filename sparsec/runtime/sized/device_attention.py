@@ -11,15 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.runtime.sized.device_caches import MOST
+from sparsec.kernels.divided_keys import FASTER, MOST, PLANES, SPLITS, partial_length
 from sparsec.runtime.sized.device_recording import FLOAT, HALF_BYTES, DeviceRecording
 from sparsec.runtime.sized.held import Value
 
-SHARES = (1, 2, 4, 8, 16, 32, 64)
-FASTER = 0.9
-"""What divided keys have to take of the time of whole ones."""
-STATISTICS, PLANES = 2, 2
-"""As `kernels.cuda.attention_parts` and `kernels.cuda.key_lists` have them."""
 LISTED_STAGES = {False: 8, True: 32}
 """Stages of keys from which on masks are looked into: for several blocks of queries, and for one, as in decoding."""
 INDEX = np.dtype(np.int32)
@@ -74,12 +69,12 @@ class Blocks:
 
     def partial(self, shares: int) -> int:
         """Elements that shares of keys leave."""
-        return shares * self.rows * (self.width + STATISTICS) if shares > 1 else 1
+        return partial_length(self.rows, self.width, shares) if shares > 1 else 1
 
     @property
     def shares(self) -> int:
         """Blocks that share the keys of a query, so that these take the least time."""
-        offers = [shares for shares in SHARES if shares <= max(1, self.stages) and self.partial(shares) <= MOST]
+        offers = [shares for shares in SPLITS if shares <= max(1, self.stages) and self.partial(shares) <= MOST]
         return min(offers, key=lambda shares: self.seconds(shares) * (FASTER if shares == 1 else 1))
 
     def seconds(self, shares: int) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsec.kernels.divided_keys import MOST
 from sparsec.machine.memory import ALIGNMENT, Lane, Transfer, element_type
 from sparsec.runtime.sized.arena import Arena
 from sparsec.runtime.sized.growing import Buffer, Part, extended
@@ -29,8 +30,6 @@ BEHIND = 64
 """Tokens of a text that have room behind the longest past."""
 RANK, LENGTH = 4, 2
 """Dimensions of a cache (batch, groups, length, depth), and the one that grows."""
-MOST = (1 << 31) - (1 << 10)
-"""Elements that kernels of run-time sizes number: threads of their last block are numbered beyond."""
 CHUNK = 16
 """Bytes of which a head's features are a multiple."""
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from sparsec.kernels.divided_keys import MOST
 from sparsec.machine.memory import ALIGNMENT, Again, Lane, Launch, Transfer, element_type
 from sparsec.runtime.sized.arena import Arena
-from sparsec.runtime.sized.device_caches import MOST
 from sparsec.runtime.sized.device_kernels import Plan
 from sparsec.runtime.sized.held import Held, Value
 from sparsec.runtime.sized.items import Item, Unplanned
