@@ -31,8 +31,8 @@ def knows(operator: str) -> bool:
     if operator in PARTIAL:
         return False
     try:
-        load_op("", operator)
-    except (NotImplementedError, RuntimeError, ValueError):
+        load_op("", operator, evaluator_cls=ReferenceEvaluator)
+    except (NotImplementedError, RuntimeError, ValueError):  # what it has of operators that it does not know
         return False
     return True
 

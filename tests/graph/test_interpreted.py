@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from onnx import defs
 from onnx.reference import ReferenceEvaluator
 
 from sparsec.graph.compare import run_onnxruntime
+from sparsec.runtime.evaluator import knows
 from sparsec.runtime.interpreted import OPERATORS
 from tests.support.texts import model
 
@@ -89,3 +91,10 @@ def test_what_is_scattered_is_the_references(operator, indices, updates, reducti
                            x=rng.random((3, 4)).astype(np.float32), i=rng.integers(-3, 3, indices),
                            u=rng.random(updates).astype(np.float32))
     np.testing.assert_array_equal(found, expected)
+
+
+def test_the_interpreter_tells_what_it_knows():
+    names = {schema.name for schema in defs.get_all_schemas() if not schema.domain}
+    known = {name for name in names if knows(name)}
+    assert known >= {"Unique", "STFT", "HardSwish", "MeanVarianceNormalization"}
+    assert known.isdisjoint({"LSTM", "GRU", "RNN", "MaxRoiPool", "Multinomial"})

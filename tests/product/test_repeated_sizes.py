@@ -1,8 +1,6 @@
 """What the first call of some sizes works out is repeated by the others, whatever came between."""
 
-import gc
 import threading
-import weakref
 
 import numpy as np
 import onnx
@@ -15,8 +13,8 @@ from sparsec.errors import InputError
 from sparsec.graph.compare import relative_error, run_onnxruntime
 from sparsec.machine.memory import ALIGNMENT
 from sparsec.runtime.sized.arena import Arena, Full
-from sparsec.runtime.sized.kernels import Kernels
 from sparsec.runtime.sized.rows import Splitter
+from tests.support.small_session import go_with
 
 HEADER = '<ir_version: 10, opset_import: ["" : 18]>'
 TABLE, FEATURES, CLASSES = 20, 12, 7  # rows of 48 and 28 bytes, of which four begin aligned, and sixteen
@@ -160,13 +158,6 @@ def test_weights_go_with_the_last_reference_to_a_session(embedded):
     session = sparsec.InferenceSession(sparsec.compile(embedded[0], tune="off", verify=False))
     for _ in range(2):
         session.run(None, feeds_of(2, 9))
-    kernels = next(each for each in gc.get_objects() if isinstance(each, Kernels)
-                   and each._tensors is session._sized._tensors)
-    kernels = weakref.ref(kernels)
-    gc.disable()  # nothing refers to itself
-    try:
-        session.close()
-        del session
-        assert kernels() is None
-    finally:
-        gc.enable()
+    sessions = [session]
+    del session
+    assert go_with(sessions)

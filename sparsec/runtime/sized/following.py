@@ -71,10 +71,11 @@ class Following:
         caches = [feeds.get(name) for name in names]
         if not all([buffer.gave(array) for buffer, array in zip(grown, caches)]):  # noqa: B905, C419 - as fast as it goes
             return None
-        arrays = [feeds.get(spec.name) for spec in self._others]
-        if not all(type(array) is np.ndarray and array.dtype.isnative for array in arrays):
+        found = [feeds.get(spec.name) for spec in self._others]
+        arrays = [array for array in found if type(array) is np.ndarray and array.dtype.isnative]
+        if len(arrays) < len(found):
             return None
-        sizes = self._program.sizes(self._read, [*arrays, *[feeds[name] for name in self._alike]])  # type: ignore[list-item]
+        sizes = self._program.sizes(self._read, [*arrays, *[feeds[name] for name in self._alike]])
         if not self._token.fits(sizes):
             return None
         given: Values = {spec.value: array for spec, array in zip(self._others, arrays)}  # noqa: B905 - as above

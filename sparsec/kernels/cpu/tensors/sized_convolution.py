@@ -16,7 +16,6 @@ from sparsec.cost.option import Work
 from sparsec.graph.sized import Convolution
 from sparsec.kernels.cpu.tensors.sized_products import (
     FLOATS,
-    L2_SHARE,
     SHORT,
     TALLEST,
     Panel,
@@ -25,12 +24,13 @@ from sparsec.kernels.cpu.tensors.sized_products import (
     in_blocks,
     known,
     over,
+    product,
 )
 from sparsec.kernels.cpu.tensors.sized_windows import SIZES, copy, window_of
 from sparsec.kernels.emit.activations import finished
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, splat, store
 
 MOST = 28
 """Windows that are multiplied at once at most: of few elements, they stay in the L1 cache."""
@@ -64,16 +64,12 @@ def work(outputs: int, length: int, pixels: int, vectors: int, isa: Isa) -> Work
 
 
 def build(params: Convolution, isa: Isa, l2_bytes: int) -> Kernel:
-    """The kernel: (first, sizes, tables, x, extra, [residual]) -> y, flat float32 of any length but the first three.
+    """The kernel, see `sized_products.product`.
 
-    `sizes` and `tables` are those of `sized_windows`. `extra` has the weights (panel, element of the window, output)
-    with whole vectors of elements, and behind them the biases.
+    `extra` has the weights (panel, element of the window, output) with whole vectors of elements, and behind them the
+    biases.
     """
-    residual = {"residual": (None, "float32")} if params.residual else {}
-    arrays = {"x": (None, "float32"), "extra": (None, "float32"), **residual, "y": (None, "float32")}
-    budget = min(FLOATS, int(L2_SHARE * l2_bytes) // 4)
-    return kernel({"first": (1, "int64"), "sizes": (len(SIZES), "int64"), "tables": (None, "int64"), **arrays},
-                  lambda b: _emit(b, params, isa, budget), views=True)
+    return product(lambda b, budget: _emit(b, params, isa, budget), l2_bytes, residual=params.residual)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,21 @@ from dataclasses import dataclass
 
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.kernels.cpu.tensors.sized_windows import SIZES
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Expr, add_to, load, prefetch, registers, splat, store
+from sparsec.kernels.emit.tir import (
+    Buffer,
+    Buffers,
+    Expr,
+    Kernel,
+    add_to,
+    kernel,
+    load,
+    prefetch,
+    registers,
+    splat,
+    store,
+)
 
 FLOATS = 1 << 18
 """Room for what is multiplied at once."""
@@ -71,6 +84,18 @@ class Panel:
                     for v in range(self.vectors):
                         add_to(acc, (row * self.vectors + v) * lanes, values[v] * source)
         return acc
+
+
+def product(emit: Callable[[Buffers, int], None], l2_bytes: int, *, residual: bool) -> Kernel:
+    """The kernel: (first, sizes, tables, x, extra, [residual]) -> y, flat float32 of any length but the first three.
+
+    `sizes` and `tables` are those of `sized_windows`; `emit` gets the buffers and the floats of scratch at once.
+    """
+    more = {"residual": (None, "float32")} if residual else {}
+    arrays = {"x": (None, "float32"), "extra": (None, "float32"), **more, "y": (None, "float32")}
+    budget = min(FLOATS, int(L2_SHARE * l2_bytes) // 4)
+    return kernel({"first": (1, "int64"), "sizes": (len(SIZES), "int64"), "tables": (None, "int64"), **arrays},
+                  lambda buffers: emit(buffers, budget), views=True)
 
 
 def heights(vectors: int, isa: Isa) -> range:
