@@ -27,7 +27,8 @@ class Target:
         machine: the architecture that code is for, as `uname -m` has it; other kinds than CPUs run from x86_64.
         archs: the CUDA architectures that the artifact holds code for, the one that kernels are chosen for first.
         design: the microarchitecture whose rates price kernels on other machines, "" for the default.
-        features: instruction-set features by their Linux names ("avx512f", "avx512_vnni", …).
+        features: instruction-set features by their Linux names ("avx512f", "avx512_vnni", …); of GPUs the `LIBRARIES` that
+            the machine has.
         vector_bits: width of a vector register; 0 where there are none, and activations keep ONNX's layout.
         l1_bytes, l2_bytes: data cache per core.
         halves: operations on whole vector registers are done in two, so that half a register takes half the time.
@@ -81,6 +82,10 @@ _SYS_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18
 
 CUDA_ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90")
 """The architectures that kernels are made for; sparse tensor cores begin with the first."""
+
+CUBLASLT = "cublaslt"
+LIBRARIES = {CUBLASLT: "nvidia-cublas"}
+"""NVIDIA's libraries that kernels may call, as targets name them, with the packages that hold them."""
 
 SIMULATED = ("spec2", "spectral-cnn")
 """Accelerators that models are simulated on and not compiled for."""
@@ -213,6 +218,8 @@ def _host() -> Target:
 def resolve(name: str | Target) -> Target:
     """The target of that name; `cpu` is the machine at hand, and `cuda-sm80+sm90` one for several architectures.
 
+    `cuda-sm90+cublaslt` is a GPU beside which there is a library.
+
     Raises:
         UsageError: no such target; the message lists those there are.
 
@@ -250,13 +257,20 @@ def cuda_archs(name: str) -> tuple[str, ...]:
     """The architectures that the name of a CUDA target lists, none for another target's."""
     if not name.startswith("cuda-"):
         return ()
-    return tuple(dict.fromkeys(arch.replace("sm", "sm_") for arch in name.removeprefix("cuda-").split("+")))
+    parts = name.removeprefix("cuda-").split("+")
+    return tuple(dict.fromkeys(part.replace("sm", "sm_") for part in parts if part not in LIBRARIES))
+
+
+def function_of(library: str) -> str:
+    """The name that kernels call a library by, among TVM's functions."""
+    return f"sparsec.{library}"
 
 
 def _cuda(name: str) -> Target:
     """The CUDA target of one architecture or of several."""
     archs = cuda_archs(name)
-    if unknown := [arch for arch in archs if arch not in CUDA_ARCHS]:
-        raise UsageError(f"target '{name}': no kernels for {unknown[0]}; sparse tensor cores begin with sm_80, the "
-                         f"architectures are {', '.join(CUDA_ARCHS)}, and cuda-sm80+sm90 compiles for two of them")
-    return Target(name, "cuda", archs=archs, vector_bits=0)
+    if unknown := [arch for arch in archs if arch not in CUDA_ARCHS] or [""] * (not archs):
+        raise UsageError(f"target '{name}': no kernels for {unknown[0] or 'no architecture'}; sparse tensor cores begin "
+                         f"with sm_80, the architectures are {', '.join(CUDA_ARCHS)}, cuda-sm80+sm90 compiles for two "
+                         f"of them, and cuda-sm90+{CUBLASLT} for a machine with that library, too")
+    return Target(name, "cuda", archs=archs, features=frozenset(LIBRARIES).intersection(name.split("+")), vector_bits=0)

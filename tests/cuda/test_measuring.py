@@ -30,6 +30,8 @@ measure, told = timer(node, job), []
 for _ in range(2):
     told.append([measure(option), host_gpu.counts()["replays"]])
 print(json.dumps({"told": told, "machine": job.measurer.machine, "each": ROUNDS * REPLAYS,
+                  "left": {name: count for name, count in host_gpu.counts().items()
+                           if name in ("live_graph", "live_executable")},
                   "recorded": sum(what == "record" for what, *_ in host_gpu.log())}))
 """
 
@@ -49,6 +51,7 @@ def test_a_kernel_is_timed_once_on_copies_of_its_weight(tmp_path):
     (first, replays), (again, unchanged) = found["told"]
     assert replays == unchanged == found["each"]
     assert first == again == pytest.approx(1e-3 / 10 / 20)  # a millisecond for ten replays of twenty launches
+    assert found["left"] == {"live_graph": 0, "live_executable": 0}
     assert found["recorded"] in (20, 40)  # twice where K is split
     assert found["machine"] == "host, CUDA 13.0"
 

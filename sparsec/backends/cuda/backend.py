@@ -13,7 +13,7 @@ from sparsec.backends.program import Functions, Needs
 from sparsec.cost.precisions import GPU_PRECISIONS
 from sparsec.errors import ArtifactError, UnsupportedOperatorError
 from sparsec.machine.memory import Memory
-from sparsec.target import Target
+from sparsec.target import CUBLASLT, LIBRARIES, Target
 
 if TYPE_CHECKING:  # see `backends.base`
     import onnx_ir as ir
@@ -123,8 +123,10 @@ class CudaBackend(Backend):
         return build_functions(*lower_parts(graph, parts, job.target, job.precision), job.target)
 
     def needs_of_all(self, needs: Sequence[Needs]) -> Needs:
-        """Those of code that runs on one architecture alone, where there is such."""
-        return max(needs, key=lambda each: any(driver.is_exact(str(arch)) for arch in each["archs"]), default={})
+        """Those of code that runs on one architecture alone, where there is such, and the libraries of all."""
+        found = max(needs, key=lambda each: any(driver.is_exact(str(arch)) for arch in each["archs"]), default={})
+        called = tuple(sorted({each for every in needs for each in every.get("libraries", ())}))
+        return {**found, "libraries": called} if called else found
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
@@ -143,11 +145,13 @@ class CudaBackend(Backend):
 
     def reject_needs(self, needs: Needs) -> str | None:
         """Whether they are architectures, and the two parts of a version."""
-        if set(needs) - {"archs", "ptx", "workspace"}:
+        if set(needs) - {"archs", "ptx", "workspace", "libraries"}:
             return super().reject_needs(needs)
         for arch in needs.get("archs", ()):
             if not isinstance(arch, str) or not re.fullmatch(r"sm_[0-9]{2,3}a?", arch):
                 return f"an architecture is {str(arch)[:32]!r}"
+        if unknown := set(needs.get("libraries", ())) - LIBRARIES.keys():
+            return f"a library is {str(unknown.pop())[:32]!r}"
         for name, told in (("ptx", "a version of CUDA"), ("workspace", "the memory of intermediate values")):
             if not all(isinstance(each, int) and each >= 0 for each in needs.get(name, ())):
                 return f"{told} is {str(needs[name])[:32]!r}"
@@ -160,11 +164,15 @@ class CudaBackend(Backend):
         if "workspace" not in needs:
             raise ArtifactError("the artifact is of a version of sparsec whose programs for GPUs cannot be recorded; "
                                 "compile the model again")
-        return open_memory(*_code(needs))
+        return open_memory(*_code(needs), _libraries(needs))
 
     def check(self, needs: Needs) -> None:
-        """Check that there is a GPU that takes the code."""
+        """Check that there is a GPU that takes the code, and what it calls."""
+        from sparsec.backends.cuda import cublaslt
+
         driver.check(driver.probe(), *_code(needs))
+        if CUBLASLT in _libraries(needs):
+            cublaslt.load()
 
     def missing(self) -> str | None:
         """What a GPU needs that is not here."""
@@ -195,3 +203,8 @@ class CudaBackend(Backend):
 def _code(needs: Needs) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The architectures that a program holds code for, and the version of CUDA of its PTX."""
     return tuple(map(str, needs.get("archs", ()))), tuple(map(int, needs.get("ptx", ())))
+
+
+def _libraries(needs: Needs) -> tuple[str, ...]:
+    """The libraries that a program calls."""
+    return tuple(map(str, needs.get("libraries", ())))

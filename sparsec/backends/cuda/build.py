@@ -23,7 +23,7 @@ from sparsec.backends.relax.ieee import IN_A_ROW, keep_nan
 from sparsec.backends.relax.lower import Lowered
 from sparsec.backends.relax.planned import recording
 from sparsec.errors import SparsecError
-from sparsec.kernels.cuda.pipeline import ARCHITECTURE
+from sparsec.kernels.cuda.pipeline import ARCHITECTURE, LIBRARY
 from sparsec.target import Target
 
 PIPELINE = "sparsec.cuda"
@@ -43,8 +43,9 @@ def build(lowered: Lowered, mode: str = "compiled") -> Program:
         executable = relax.build(module, target, relax_pipeline=None, tir_pipeline=PIPELINE, exec_mode=mode)
     archs = architectures(lowered.module, lowered.target)
     library, objects = build_library(executable, archs)
+    workspace = int(module[storages.STORAGES].attrs[storages.WORKSPACE])
     return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects,
-                   needs=needs_of(archs, int(module[storages.STORAGES].attrs[storages.WORKSPACE])))
+                   needs=needs_of(archs, workspace, libraries(lowered.module)))
 
 
 def build_functions(module: tvm.IRModule, functions: Sequence[tuple[str, tuple[np.ndarray, ...]]],
@@ -59,14 +60,14 @@ def build_functions(module: tvm.IRModule, functions: Sequence[tuple[str, tuple[n
     with settings(target) as cuda:
         noting = recording({name for name, _ in functions}, calls)
         module = tvm.transform.Sequential([*scheduling(), *passes.finishing(noting)])(module)
-        archs = architectures(module, target)
+        archs, called = architectures(module, target), libraries(module)
         library, objects = compiled(module, cuda, archs)
     for name, _ in functions:
         if name not in calls:
             raise SparsecError(f"a stage of the model for '{target.name}' does more than to call kernels ({name}); "
                                "please report the model, which compiles for fixed sizes (dims or shapes)")
     return Functions(library, objects, tuple(Function(name, constants, calls[name]) for name, constants in functions),
-                     needs_of(archs))
+                     needs_of(archs, called=called))
 
 
 def build_kernels(kernels: Mapping[str, tirx.PrimFunc], target: Target) -> Functions:
@@ -87,16 +88,26 @@ def compiled(module: tvm.IRModule, target: tvm.target.Target, archs: Sequence[st
     return build_library(executable, archs)
 
 
-def needs_of(archs: tuple[str, ...], workspace: int = 0) -> Needs:
-    """What code for these architectures needs of a machine."""
-    return {"archs": archs, "ptx": () if any(map(is_exact, archs)) else version(), "workspace": (workspace,)}
+def needs_of(archs: tuple[str, ...], workspace: int = 0, called: tuple[str, ...] = ()) -> Needs:
+    """What code for these architectures that calls these libraries needs of a machine."""
+    needs: Needs = {"archs": archs, "ptx": () if any(map(is_exact, archs)) else version(), "workspace": (workspace,)}
+    return {**needs, "libraries": called} if called else needs
 
 
 def architectures(module: tvm.IRModule, target: Target) -> tuple[str, ...]:
     """What a module is compiled for: the target's architectures, or the one that a kernel of it is for alone."""
-    asked = {str(function.attrs[ARCHITECTURE]) for function in module.functions.values()
-             if function.attrs is not None and ARCHITECTURE in function.attrs}
-    return tuple(asked) or target.archs
+    return _asked(module, ARCHITECTURE) or target.archs
+
+
+def libraries(module: tvm.IRModule) -> tuple[str, ...]:
+    """The libraries that kernels of a module call."""
+    return _asked(module, LIBRARY)
+
+
+def _asked(module: tvm.IRModule, attribute: str) -> tuple[str, ...]:
+    """What kernels of a module have by an attribute, each once."""
+    return tuple({str(function.attrs[attribute]) for function in module.functions.values()
+                  if function.attrs is not None and attribute in function.attrs})
 
 
 @contextmanager

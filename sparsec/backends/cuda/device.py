@@ -6,25 +6,28 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from sparsec.backends.cuda import cudart, driver
+from sparsec.backends.cuda import cublaslt, cudart, driver
 from sparsec.backends.cuda.graphs import Graph, forks, refuse_fork
 from sparsec.backends.cuda.lanes import Lane
 from sparsec.errors import DeviceError
 from sparsec.machine.memory import CUDA, Memory, on_device
+from sparsec.target import CUBLASLT
 
 Made = TypeVar("Made")
 
 
-def open_memory(archs: Sequence[str], ptx: tuple[int, ...]) -> Memory:
-    """The memory of the GPU at hand, with TVM's runtime for it loaded.
+def open_memory(archs: Sequence[str], ptx: tuple[int, ...], libraries: Sequence[str] = ()) -> Memory:
+    """The memory of the GPU at hand, with TVM's runtime for it and the libraries that kernels call loaded.
 
     Raises:
         ArtifactError: the GPU cannot run code for these architectures.
-        ToolchainError: CUDA's runtime library is missing.
+        ToolchainError: CUDA's runtime library is missing, or one of the others.
 
     """
     driver.check(driver.probe(), archs, ptx)
     driver.load_runtime()
+    if CUBLASLT in libraries:
+        cublaslt.register()
     return on_device(CUDA, record=_here(Graph), guard=guard, lane=_here(Lane))
 
 

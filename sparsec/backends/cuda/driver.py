@@ -121,7 +121,7 @@ def load_runtime() -> ctypes.CDLL:
 
     """
     tvm_runtime.load()
-    for name in (CUDART, *(str(path / "lib" / CUDART) for path in _packaged())):
+    for name in (CUDART, *(str(path / "lib" / CUDART) for path in packaged())):
         try:
             cudart = ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
             break
@@ -133,7 +133,7 @@ def load_runtime() -> ctypes.CDLL:
     return cudart
 
 
-def _packaged() -> list[Path]:
+def packaged() -> list[Path]:
     """The folders of NVIDIA's PyPI packages for CUDA 13."""
     spec = importlib.util.find_spec("nvidia")
     return [Path(each) / "cu13" for each in (spec.submodule_search_locations or ())] if spec is not None else []

@@ -82,7 +82,8 @@ def prepare(node: ir.Node, option: Option, target: Target) -> Callable[[], float
     layer, family = layer_of(node), FAMILIES[option.family]
     assert layer is not None  # it has options
     library, archs = compiled(option.family, option.params, target)
-    memory, function = open_memory(archs, version()), loaded(library)
+    called = (family.library,) if family.library else ()
+    memory, function = open_memory(archs, version(), called), loaded(library)
     weight, activations = weight_arrays(layer, option, family.arguments(option.params)["x"][1]), []
     random = np.random.default_rng(0)
     for name, (size, dtype) in list(family.arguments(option.params).items())[len(weight):]:

@@ -21,14 +21,17 @@ from sparsec.target import Target
 def options(layer: GpuProduct, target: Target, precision: str) -> tuple[list[Option], dict[str, str]]:
     """Every way to run a layer on all architectures, with each of its tiles, and why formats and families have none.
 
-    Families for an architecture that is not among the target's are not mentioned.
+    Families for an architecture or of a library that is not among the target's are not mentioned.
     """
-    found, refused = offers(FAMILIES, layer, target, target.archs, precision)
+    families = {name: each for name, each in FAMILIES.items() if not each.library or target.has(each.library)}
+    found, refused = offers(families, layer, target, target.archs, precision)
     reasons: dict[str, str] = {}
-    for family in FAMILIES.values():
+    for family in families.values():
         unstored = {form: how for form in family.formats if isinstance(how := arranged(layer, form), str)}
         why = refused.get(family.name)
-        if not family.architecture:
+        if family.library:
+            reasons |= {family.name: why} if why else {}
+        elif not family.architecture:
             given = {form: unstored.get(form, why) for form in family.formats}
             reasons |= {form: reason for form, reason in given.items() if reason is not None}
         elif why and family.architecture.removesuffix("a") in target.archs and len(unstored) < len(family.formats):
@@ -50,9 +53,11 @@ def weight_arrays(layer: GpuProduct, option: Option, half: str) -> list[np.ndarr
     """The kernel's first arguments: the packed weight, its gather, and the bias."""
     found = arranged(layer, option.format)
     assert isinstance(found, Arranged)  # it was offered
-    packed = FAMILIES[option.family].recipe(option.params).pack(found.weight.astype(np.dtype(half)))
+    family = FAMILIES[option.family]
+    packed = family.recipe(option.params).pack(found.weight.astype(np.dtype(half)))
     gather = [] if found.gather is None else [found.gather.astype(np.int32)]
-    return [*packed.values(), *gather, layer.bias.astype(np.float32)]
+    bias = layer.bias.astype(np.dtype(family.arguments(option.params)["bias"][1]))
+    return [*packed.values(), *gather, bias]
 
 
 @functools.lru_cache(maxsize=512)

@@ -15,7 +15,7 @@ import numpy as np
 import tvm
 
 from sparsec.backends.base import KernelTime
-from sparsec.backends.cuda.build import build
+from sparsec.backends.cuda.build import build, libraries
 from sparsec.backends.cuda.device import open_memory
 from sparsec.backends.cuda.replay import replay
 from sparsec.backends.cuda.storages import ENTRY, STORAGES
@@ -36,7 +36,7 @@ def profile(lowered: Lowered, feeds: Mapping[str, np.ndarray], rounds: int = 5) 
         SparsecError: CUDA cannot record a kernel, or it fails.
 
     """
-    memory = open_memory(lowered.target.archs, version())
+    memory = open_memory(lowered.target.archs, version(), libraries(lowered.module))
     machine = _load(build(lowered, "bytecode"))["vm_load_executable"]()
     machine["vm_initialization"](*memory.devices)
     calls: list[tuple[str, float]] = []

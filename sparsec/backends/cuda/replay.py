@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import weakref
 from collections.abc import Callable
 
 import tvm_ffi
@@ -15,6 +16,7 @@ import tvm_ffi
 from sparsec.backends.cuda import cudart
 from sparsec.backends.cuda.captures import CAPTURES, capturing
 from sparsec.backends.cuda.cudart import call as _cuda
+from sparsec.backends.cuda.graphs import Made, forks
 
 REPLAYS = 10
 """Replays between two events: while one runs the next is launched, so that only the first waits for the host."""
@@ -24,6 +26,8 @@ WARM_UPS = 2  # the first loads the code and allocates, the second finds the mem
 def replay(call: Callable[[], object]) -> Callable[[], float]:
     """Record the kernels that a call launches; the result replays them and returns the seconds of one replay.
 
+    What CUDA has made of them goes with the result.
+
     Args:
         call: runs a program on tensors that are on the GPU, and leaves its results there.
 
@@ -32,7 +36,6 @@ def replay(call: Callable[[], object]) -> Callable[[], float]:
 
     """
     stream, *events = _handles()
-    executable = ctypes.c_void_p()
     with CAPTURES, tvm_ffi.use_raw_stream(tvm_ffi.device("cuda:0"), stream.value or 0):
         _cuda("cudaDeviceSynchronize")  # what the call reads may be under way on another stream
         for _ in range(WARM_UPS):
@@ -40,7 +43,8 @@ def replay(call: Callable[[], object]) -> Callable[[], float]:
         _cuda("cudaStreamSynchronize", stream)
         with capturing(stream) as graph:
             results = call()
-    _cuda("cudaGraphInstantiate", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+    made = Made(forks())
+    executable = made.executable(graph)
 
     def seconds(_held: object = (call, results)) -> float:  # replays read and write their memory
         _cuda("cudaEventRecord", events[0], stream)
@@ -52,6 +56,7 @@ def replay(call: Callable[[], object]) -> Callable[[], float]:
         _cuda("cudaEventElapsedTime", ctypes.byref(milliseconds), *events)
         return milliseconds.value / 1e3 / REPLAYS
 
+    weakref.finalize(seconds, made.release)
     return seconds
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsec.kernels.cuda import bitmap, blocks, gaps, mma_dense, mma_sp, rest, wgmma, wgmma_bulk
+from sparsec.kernels.cuda import bitmap, blocks, cublaslt, gaps, mma_dense, mma_sp, rest, wgmma, wgmma_bulk
 from sparsec.kernels.cuda.family import GpuFamily
 
-FAMILIES: dict[str, GpuFamily[Any]] = {family.name: family for family in (
+GENERATED: dict[str, GpuFamily[Any]] = {family.name: family for family in (
     mma_sp.FAMILY,
     wgmma.SPARSE,
     wgmma_bulk.SPARSE,
@@ -21,3 +21,6 @@ FAMILIES: dict[str, GpuFamily[Any]] = {family.name: family for family in (
     wgmma.DENSE,
     wgmma_bulk.DENSE,
 )}
+"""Those whose kernels sparsec generates."""
+
+FAMILIES = GENERATED | {cublaslt.FAMILY.name: cublaslt.FAMILY}

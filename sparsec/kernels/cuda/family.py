@@ -67,6 +67,7 @@ class Skeleton(Generic[P]):
         shared_bytes: bytes of shared memory that a block takes.
         build: the kernel.
         work: what a run does, from the bytes of every argument by name and those of the weight.
+        arguments: the kernel's buffers, where they are not those of `pipeline.arguments`.
 
     """
 
@@ -74,6 +75,7 @@ class Skeleton(Generic[P]):
     shared_bytes: Callable[[P], int]
     build: Callable[[P], Kernel]
     work: Callable[[P, Mapping[str, int], int], GpuWork]
+    arguments: Callable[[P], pipeline.Arguments] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,7 @@ class GpuFamily(Family[GpuProduct, P, Architectures], Generic[P]):
         tiles: those to choose from, for 2-byte elements.
         architecture: the architecture that its kernels are for alone, such as sm_90a; empty: all.
         counted_by: what of a tile `params` counts the weight by.
+        library: the one that its kernels call, a feature of targets; empty: none, they are generated.
 
     """
 
@@ -100,10 +103,12 @@ class GpuFamily(Family[GpuProduct, P, Architectures], Generic[P]):
     tiles: Sequence[Tile]
     architecture: str
     counted_by: Callable[[Tile], tuple[int, ...]]
+    library: str = ""
 
     def arguments(self, p: P) -> pipeline.Arguments:
         """The kernel's buffers in order, inputs first."""
-        return pipeline.arguments(p, self.skeleton.weight(p))
+        own = self.skeleton.arguments
+        return pipeline.arguments(p, self.skeleton.weight(p)) if own is None else own(p)
 
     def shared_bytes(self, p: P) -> int:
         """Bytes of shared memory that a block takes."""

@@ -22,6 +22,8 @@ from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel
 GROUP = 8
 ARCHITECTURE = "sparsec.architecture"
 """The attribute of a kernel that is for one architecture only, such as sm_90a."""
+LIBRARY = "sparsec.library"
+"""The attribute of a kernel that calls a library, its name."""
 BLOCKS = "tirx.launch_bounds_min_blocks_per_sm"
 """The attribute of a kernel of which a multiprocessor should hold several blocks, their number."""
 Arguments = dict[str, tuple[int, str]]

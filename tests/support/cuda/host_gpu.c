@@ -1,4 +1,4 @@
-// A GPU without arithmetic: the functions of CUDA's driver and runtime that TVM and sessions call, in the host's memory.
+// A GPU without arithmetic: the functions of CUDA's driver that TVM and sessions call, in the host's memory.
 // It stands for hardware that is absent, and obeys CUDA's rules rather than a script:
 //
 // - Copies from and to pinned memory happen when somebody waits for their stream, not before; those of other memory at
@@ -7,30 +7,26 @@
 //   and may record as well, one stream each. Who waits for the whole device meanwhile fails and ends all recordings.
 //   Copies are among it where their memory is pinned, and happen in every replay.
 // - Handles that were destroyed are refused; what is freed while a copy still needs it is counted.
-// - Kernels are recorded and do nothing; grids have 1 to 2^31 - 1 blocks along x, 1 to 65,535 along y and z.
+// - Kernels are recorded and do nothing but those of libraries, which compute when copies happen; grids have 1 to 2^31 - 1
+//   blocks along x, 1 to 65,535 along y and z.
 // - Maps of matrices lie in one allocation, and are aligned as the hardware wants them.
 //
-// HOST_GPU_BYTES bounds the memory, HOST_GPU_PINNED what is pinned, HOST_GPU_DRIVER is the version of CUDA (13000), HOST_GPU_CAPABILITY the compute
-// capability (80). Compiled twice: as libcuda.so.1, and with -DRUNTIME as libcudart.so.13.
+// HOST_GPU_BYTES bounds the memory, HOST_GPU_PINNED what is pinned, HOST_GPU_DRIVER is the version of CUDA (13000),
+// HOST_GPU_CAPABILITY the compute capability (80). It is libcuda.so.1; host_cudart.c and host_cublaslt.c stand on it.
 
 #include <pthread.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-enum { OK = 0, INVALID = 1, NO_MEMORY = 2, BAD_HANDLE = 400, ILLEGAL_ADDRESS = 700,
-       CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, CAPTURE_IMPLICIT = 906 };
-enum { TO_DEVICE = 1, TO_HOST = 2, ON_DEVICE = 3 };
-enum { DEVICE, PINNED, STREAM, EVENT, GRAPH, EXECUTABLE, KINDS };
+#include "host_gpu.h"
 
 typedef struct { char name[256]; int allowed; } Function;
 typedef struct { unsigned grid[3], block[3], shared; void *stream; void *attributes; unsigned count; } Launch;
 
-#ifndef RUNTIME
-
 typedef struct Stream Stream;
-typedef struct { void *to; const void *from; size_t size; int kind; Stream *other; size_t upto; } Work;
+typedef struct {
+    void *to; const void *from; size_t size; int kind;  // a copy,
+    Stream *other; size_t upto;                         // what another stream must have done,
+    int (*run)(void *); void *context;                  // or what a library does: zero where it may
+} Work;
 struct Stream { int alive; Work *work; size_t count, done, room; };
 typedef struct { int alive; Stream *stream; size_t upto; Work *work; size_t count; } Event;  // or graph, with its copies
 typedef struct { char *begin; size_t size; int kind; } Block;
@@ -98,6 +94,7 @@ static void drain(Stream *stream, size_t upto) {
     while (stream->done < upto) {
         Work *work = &stream->work[stream->done++];
         if (work->other) drain(work->other, work->upto);
+        else if (work->run) sticky = sticky ? sticky : work->run(work->context);
         else if (work->size) transfer(work);
     }
 }
@@ -196,6 +193,30 @@ int host_memory(size_t *unused, size_t *total) {
     return unlock(OK);
 }
 
+static int keep(Capture *own, Work work, const char *name) {
+    own->work = realloc(own->work, (own->count + 1) * sizeof *own->work);
+    own->work[own->count++] = work;
+    note("record", name, own->stream, 0);
+    return unlock(OK);
+}
+static int spoil(Capture *own, Capture *other) {
+    if (own) own->broken = 1;
+    if (other) other->broken = 1;
+    return unlock(CAPTURE_UNSUPPORTED);
+}
+int host_holds(const void *address, size_t size) { return is(address, size, DEVICE); }
+int host_do(const char *name, int (*run)(void *), void *context, void *stream) {
+    lock();
+    Stream *where = stream_of(stream);
+    if (!where->alive) return unlock(BAD_HANDLE);
+    Capture *own = own_capture(), *recording = capture_of(where);
+    Work work = {.run = run, .context = context};
+    if (own && own == recording) return keep(own, work, name);
+    if (own || recording) return spoil(own, recording);
+    note("launch", name, stream, 0);
+    return put(where, work), unlock(OK);
+}
+
 int host_copy(void *to, const void *from, size_t size, int kind, void *stream) {
     lock();
     Stream *where = stream_of(stream);
@@ -203,15 +224,8 @@ int host_copy(void *to, const void *from, size_t size, int kind, void *stream) {
     const void *host = kind == TO_DEVICE ? from : kind == TO_HOST ? to : NULL;
     int pageable = host && !is(host, size, PINNED);
     Capture *own = own_capture(), *recording = capture_of(where);
-    if (own && own == recording && !pageable) {
-        own->work = realloc(own->work, (own->count + 1) * sizeof *own->work);
-        own->work[own->count++] = (Work){to, from, size, kind};
-        note("record", "copy", stream, 0);
-        return unlock(OK);
-    }
-    if (own) own->broken = 1;
-    if (recording) recording->broken = 1;
-    if (own || recording) return unlock(CAPTURE_UNSUPPORTED);
+    if (own && own == recording && !pageable) return keep(own, (Work){to, from, size, kind}, "copy");
+    if (own || recording) return spoil(own, recording);
     ++copies;
     if (!pageable) return put(where, (Work){to, from, size, kind}), unlock(OK);
     drain(where, where->count);
@@ -282,7 +296,10 @@ int host_replay(void *executable, void *stream) {
     if (!*(int *)executable || !stream_of(stream)->alive) return unlock(BAD_HANDLE);
     ++replays;
     note("replay", "graph", stream, 0);
-    for (size_t at = 0; at < ((Event *)executable)->count; ++at) put(stream_of(stream), ((Event *)executable)->work[at]), ++copies;
+    for (size_t at = 0; at < ((Event *)executable)->count; ++at) {
+        Work work = ((Event *)executable)->work[at];
+        put(stream_of(stream), work), copies += !work.run;
+    }
     return unlock(OK);
 }
 
@@ -342,58 +359,3 @@ int cuLaunchKernelEx(const Launch *launch, void *function, void **arguments, voi
     note(capture_of(launch->stream) ? "record" : "launch", called->name, launch->stream, launch->shared);
     return unlock(OK);
 }
-
-#else
-
-int host_begin(void *, int), host_end(void *, void **), host_allocate(void **, size_t, int), host_free(void *);
-int host_memory(size_t *, size_t *), host_copy(void *, const void *, size_t, int, void *), host_wait(void *, int);
-int host_make(void **, int), host_destroy(void *, int), host_record(void *, void *), host_order(void *, void *);
-int host_reach(void *), host_replay(void *, void *), host_instantiate(void **, void *);
-
-int cudaGetDevice(int *device) { return *device = 0, OK; }
-int cudaSetDevice(int device) { return device ? INVALID : OK; }
-int cudaDeviceSynchronize(void) { return host_wait(NULL, 1); }
-int cudaGetDeviceCount(int *count) { return *count = 1, OK; }
-int cudaDeviceGetAttribute(int *value, int attribute, int device) { return *value = 0, OK; }
-int cudaGetDeviceProperties(void *properties, int device) { return INVALID; }
-int cudaGetLastError(void) { return OK; }
-int cudaPeekAtLastError(void) { return OK; }
-const char *cudaGetErrorName(int error) { return "an error of the runtime"; }
-const char *cudaGetErrorString(int error) {
-    return error == CAPTURE_UNSUPPORTED ? "not permitted when a stream is capturing" :
-           error == NO_MEMORY ? "out of memory" :
-           error == ILLEGAL_ADDRESS ? "an illegal memory access was encountered" : "an error of the runtime";
-}
-
-int cudaMalloc(void **memory, size_t size) { return host_allocate(memory, size, DEVICE); }
-int cudaMallocHost(void **memory, size_t size) { return host_allocate(memory, size, PINNED); }
-int cudaFree(void *memory) { return host_free(memory); }
-int cudaFreeHost(void *memory) { return host_free(memory); }
-int cudaMemGetInfo(size_t *unused, size_t *total) { return host_memory(unused, total); }
-int cudaMemcpyAsync(void *to, const void *from, size_t size, int kind, void *stream) {
-    return host_copy(to, from, size, kind, stream);
-}
-int cudaMemcpyPeerAsync(void *to, int a, const void *from, int b, size_t size, void *stream) { return INVALID; }
-
-int cudaStreamCreate(void **stream) { return host_make(stream, STREAM); }
-int cudaStreamCreateWithFlags(void **stream, unsigned flags) { return cudaStreamCreate(stream); }
-int cudaStreamDestroy(void *stream) { return host_destroy(stream, STREAM); }
-int cudaStreamSynchronize(void *stream) { return host_wait(stream, 0); }
-int cudaStreamWaitEvent(void *stream, void *event, unsigned flags) { return host_order(stream, event); }
-int cudaStreamBeginCapture(void *stream, int mode) { return host_begin(stream, mode); }
-int cudaStreamEndCapture(void *stream, void **graph) { return host_end(stream, graph); }
-int cudaGraphInstantiate(void **executable, void *graph, unsigned long long flags) {
-    return host_instantiate(executable, graph);
-}
-int cudaGraphLaunch(void *executable, void *stream) { return host_replay(executable, stream); }
-int cudaGraphDestroy(void *graph) { return host_destroy(graph, GRAPH); }
-int cudaGraphExecDestroy(void *executable) { return host_destroy(executable, EXECUTABLE); }
-
-int cudaEventCreate(void **event) { return host_make(event, EVENT); }
-int cudaEventCreateWithFlags(void **event, unsigned flags) { return host_make(event, EVENT); }
-int cudaEventDestroy(void *event) { return host_destroy(event, EVENT); }
-int cudaEventRecord(void *event, void *stream) { return host_record(event, stream); }
-int cudaEventSynchronize(void *event) { return host_reach(event); }
-int cudaEventElapsedTime(float *milliseconds, void *begin, void *end) { return *milliseconds = 1, OK; }
-
-#endif

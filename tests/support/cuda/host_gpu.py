@@ -1,4 +1,5 @@
-"""Compiles `host_gpu.c`; a process whose LD_LIBRARY_PATH begins with the folder has it for CUDA."""
+"""Compiles `host_gpu.c` and what stands on it; a process whose LD_LIBRARY_PATH begins with the folder has it for CUDA.
+"""
 
 import ctypes
 import json
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from sparsec.errors import SparsecError
 
-SOURCE = Path(__file__).with_suffix(".c")
+HERE = Path(__file__).parent
 COMPILER = shutil.which("gcc")
 VERSIONS = "libcudart.so.13 { global: cuda*; local: *; };"
 
@@ -19,11 +20,20 @@ def build(folder):
     """The two libraries."""
     script = folder / "versions"
     script.write_text(VERSIONS)
-    cuda, cudart = folder / "libcuda.so.1", folder / "libcudart.so.13"
-    shared = [COMPILER, "-shared", "-fPIC", "-w", str(SOURCE)]
-    subprocess.run([*shared, f"-Wl,-soname,{cuda.name}", "-o", cuda], check=True)
-    subprocess.run([*shared, "-DRUNTIME", f"-Wl,-soname,{cudart.name},--version-script={script}", "-o", cudart, cuda],
+    cuda = _library(folder, "libcuda.so.1", "host_gpu.c")
+    _library(folder, "libcudart.so.13", "host_cudart.c", f"-Wl,--version-script={script}", cuda)
+
+
+def build_cublaslt(folder):
+    """The path of the third, which computes on streams of the others where they are loaded, and else at once."""
+    return _library(folder, "libcublasLt.so.13", "host_cublaslt.c", "-O2", "-lm", "-ldl")
+
+
+def _library(folder, name, source, *options):
+    path = folder / name
+    subprocess.run([COMPILER, "-shared", "-fPIC", "-w", f"-Wl,-soname,{name}", HERE / source, "-o", path, *options],
                    check=True)
+    return path
 
 
 def environment(folder, **settings):

@@ -2,18 +2,22 @@
 
     outputs = call(function, *inputs_and_outputs, seed=0)   # numpy arrays by position; outputs change in place
 
-Numbers among the arguments of a function are numbers in their place; launches may depend on them.
+Numbers among the arguments of a function are numbers in their place; launches may depend on them. A function that calls
+a library calls what is registered with TVM by its name.
 """
 
+import ctypes
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import tirx
 from tvm.tirx.build import codegen_build, split_host_device_mods
 from tvm_ffi import structural_map, structural_walk
 
+from sparsec.kernels.cuda.pipeline import LIBRARY
 from tests.support.cuda.emulator.emulate import Library, Map, compile_source
 
 TARGET = tvm.target.Target({"kind": "cuda", "arch": "sm_80"}, host="llvm")
@@ -72,6 +76,34 @@ class Program:
                 for launch in told]
 
 
+@dataclass(frozen=True)
+class LibraryCall:
+    """A function that calls a library: the name and arguments of the call, and the parameters' names."""
+
+    name: str
+    arguments: tuple
+    parameters: tuple
+
+    def run(self, arrays, seed=0, library=None):  # noqa: ARG002 - those of `Program`
+        """Call it on copies of the arrays, which begin as memory of a GPU does."""
+        copies = dict(zip(self.parameters, map(_at_multiple, arrays), strict=True))
+        tvm_ffi.get_global_func(self.name)(*[
+            each.value if hasattr(each, "value") else ctypes.c_void_p(copies[_pointed(each)].ctypes.data)
+            for each in self.arguments])
+        for array, copy in zip(arrays, copies.values(), strict=True):
+            if array.flags.writeable:
+                array.reshape(-1)[...] = copy
+        return []
+
+
+def _at_multiple(array, of=256):
+    memory = np.empty(array.nbytes + of, np.uint8)
+    begin = -memory.ctypes.data % of
+    copy = memory[begin:begin + array.nbytes].view(array.dtype)
+    copy[...] = array.reshape(-1)
+    return copy
+
+
 @cache
 def compiled(source) -> Library:
     """The library of a source, loaded once."""
@@ -86,6 +118,9 @@ def call(function, *arrays, seed=0, pipeline="s_tir"):
 def lower(function, pipeline="s_tir", target=TARGET):
     """The program of a PrimFunc."""
     parameters = tuple(p.name for p in function.params)
+    if LIBRARY in function.attrs:
+        call = function.body.value
+        return LibraryCall(str(call.args[0].value), tuple(call.args[1:]), parameters)
     function = function.with_attr("global_symbol", "main").without_attr("tirx.private")
     passes, _, finalize_device = tirx.get_tir_pipeline(pipeline)
     with target:
