@@ -27,8 +27,8 @@ class Target:
         machine: the architecture that code is for, as `uname -m` has it; other kinds than CPUs run from x86_64.
         archs: the CUDA architectures that the artifact holds code for, the one that kernels are chosen for first.
         design: the microarchitecture whose rates price kernels on other machines, "" for the default.
-        features: instruction-set features by their Linux names ("avx512f", "avx512_vnni", …); of GPUs the `LIBRARIES` that
-            the machine has.
+        features: instruction-set features by their Linux names ("avx512f", "avx512_vnni", …); of GPUs the `LIBRARIES`
+            that the machine has.
         vector_bits: width of a vector register; 0 where there are none, and activations keep ONNX's layout.
         l1_bytes, l2_bytes: data cache per core.
         halves: operations on whole vector registers are done in two, so that half a register takes half the time.
@@ -270,7 +270,7 @@ def _cuda(name: str) -> Target:
     """The CUDA target of one architecture or of several."""
     archs = cuda_archs(name)
     if unknown := [arch for arch in archs if arch not in CUDA_ARCHS] or [""] * (not archs):
-        raise UsageError(f"target '{name}': no kernels for {unknown[0] or 'no architecture'}; sparse tensor cores begin "
-                         f"with sm_80, the architectures are {', '.join(CUDA_ARCHS)}, cuda-sm80+sm90 compiles for two "
+        raise UsageError(f"target '{name}': no kernels for {unknown[0] or 'no architecture'}; sparse tensor cores "
+                         f"begin with sm_80, the architectures are {', '.join(CUDA_ARCHS)}, cuda-sm80+sm90 is for two "
                          f"of them, and cuda-sm90+{CUBLASLT} for a machine with that library, too")
     return Target(name, "cuda", archs=archs, features=frozenset(LIBRARIES).intersection(name.split("+")), vector_bits=0)

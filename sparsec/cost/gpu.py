@@ -125,18 +125,22 @@ GATHERED_PER_S = {1: 1.4e10, 2: 1.1e10, 4: 7e9, 8: 4.4e9}
 and four as measured on an H200, two between them, eight from what banks allow."""
 
 HOPPER = 494.5e12
+CUBLASLT_SHARE = 0.82
+"""Of cuBLASLt's products, measured through PyTorch on an H200: with the tiles that `kernels.cuda.cublaslt` takes it to
+choose, 0.98 to 1.15 of what it took for ten products are predicted. Other GPUs' are derived, from their data sheets."""
 H200_SHARES = {
     "mma": 0.36, "mma 128x128": 0.38, "mma 128x256": 0.376, "mma 256x128": 0.387, "mma 64x128": 0.332,
     "mma.sp": 0.5, "mma.sp 128x128": 0.511, "mma.sp 128x256": 0.482, "mma.sp 128x64": 0.444, "mma.sp 256x128": 0.483,
     "wgmma": 0.63, "wgmma 128x256": 0.662, "wgmma 256x128": 0.598,
     "wgmma.sp": 0.8, "wgmma.sp 128x256": 0.915,
     "wgmma bulk": 0.75, "wgmma bulk 128x128": 0.7, "wgmma.sp bulk": 1.15, "wgmma.sp bulk 128x128": 0.85,
+    "cublaslt": CUBLASLT_SHARE,
 }
 """Measured: `mma` reaches little more than half of what warp groups do, and 2:4 gains 1.3 times, not 2. Those of bulk
 copies are a prototype's in CUDA C++ on the same GPU (1.13 to 1.35 for 2:4, 0.75 to 0.84 dense), less 5 % for storing
 sums, which it does by copies."""
-SHARES = {"mma": 1.0, "mma.sp": 1.35}
-"""Where nothing was measured: the data sheet's rate, and the H200's gain of 2:4."""
+SHARES = {"mma": 1.0, "mma.sp": 1.35, "cublaslt": CUBLASLT_SHARE}
+"""Where nothing was measured: the data sheet's rate, the H200's gain of 2:4, and what cuBLASLt reaches there."""
 MEASURED, SHEET = "measured on an {name}, 2026-11-28", "data sheet of {name}; nothing was measured"
 
 DEVICES = {

@@ -20,7 +20,7 @@ from sparsec.kernels.cuda import (
     wgmma_bulk,
 )
 from sparsec.kernels.cuda.attention_params import AttentionParams, tiled
-from sparsec.kernels.cuda.families import FAMILIES
+from sparsec.kernels.cuda.families import GENERATED
 from sparsec.kernels.cuda.params import MmaParams
 from sparsec.kernels.divided_keys import PLANES
 from sparsec.kernels.emit.epilogue import Epilogue
@@ -39,7 +39,7 @@ FEW_TOKENS = bitmap.FAMILY, gaps.FAMILY, gaps.CODES
 
 def products():
     """Every tile of every family once, and the largest that runs on every other architecture, dtypes in turn."""
-    for family in FAMILIES.values():
+    for family in GENERATED.values():
         if family in (wgmma_bulk.SPARSE, wgmma_bulk.DENSE):  # test_bulk.py has them
             continue
         first, *others = [family.architecture] if family.architecture else tiles.LIMITS

@@ -12,7 +12,7 @@ from sparsec.errors import FormatError
 from sparsec.graph.operators.epilogue import ACTIVATIONS as REFERENCES
 from sparsec.kernels.cuda import tiles
 from sparsec.kernels.cuda.arrange import Arranged, arranged, project
-from sparsec.kernels.cuda.families import FAMILIES
+from sparsec.kernels.cuda.families import GENERATED
 from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.cuda.params import MmaParams
 from sparsec.kernels.emit.epilogue import Epilogue
@@ -31,7 +31,7 @@ from tests.support.cuda.products import (
 )
 
 ALWAYS = ("2:4", "empty")  # what every family stores
-EXACT = {name: family for name, family in FAMILIES.items() if not family.precision}
+EXACT = {name: family for name, family in GENERATED.items() if not family.precision}
 """Those that multiply the weights that they are given; `test_gap_codes.py` is of the other."""
 EVERY_FAMILY = pytest.mark.parametrize("family", EXACT.values(), ids=EXACT)
 

@@ -59,6 +59,15 @@ def test_predictions_are_near_what_was_measured(case):
     assert max(ratios) < 1.3
 
 
+@CASES
+def test_what_cublaslt_takes_is_predicted(case):
+    weight = np.broadcast_to(np.float32(1), (case["size"],) * 2)
+    layer = GpuProduct(weight, np.zeros(case["size"], np.float32), case["columns"], Epilogue())
+    found, _ = options(layer, resolve("cuda-sm90+cublaslt"), "fp16")
+    (predicted,) = (H200.seconds(each.work) * 1e6 for each in found if each.kernel == "cublaslt")
+    assert 0.95 < predicted / case["engines"]["PyTorch dense, cuBLASLt"]["us"] < 1.16
+
+
 def test_splitting_many_tokens_is_priced_by_its_partial_sums():
     found = [each["work"] for each in FIGURES["cases"]["8192 x 8192, 4096"]["engines"].values() if "work" in each]
     split = max(found, key=lambda work: work.get("partial_bytes", 0))

@@ -1,21 +1,23 @@
 """Kernels and models on a real GPU, beside numpy and onnxruntime: `pytest -m gpu`, about five minutes."""
 
 import threading
+from functools import partial
 
 import numpy as np
 import onnxruntime
 import pytest
 
 import sparsec
-from sparsec.backends.cuda import driver
+from sparsec.backends.cuda import cublaslt, driver
 from sparsec.backends.cuda.device import open_memory
 from sparsec.backends.cuda.toolchain import version
+from sparsec.cost.gpu import Device
 from sparsec.cost.precisions import HALF_PRECISIONS
-from sparsec.errors import SparsecError
+from sparsec.errors import SparsecError, ToolchainError
 from sparsec.graph import reader
 from sparsec.graph.compare import random_feeds
 from sparsec.kernels.cuda import tiles
-from sparsec.kernels.cuda.families import FAMILIES
+from sparsec.kernels.cuda.families import GENERATED
 from sparsec.kernels.cuda.params import MmaParams
 from sparsec.machine.memory import CUDA, on_device
 from sparsec.target import CUDA_ARCHS, resolve
@@ -31,13 +33,14 @@ pytestmark = [pytest.mark.gpu, needs_nvcc,
                                  reason="there is no GPU that kernels are made for")]
 
 
-def compiled(build, precision="fp16"):
+def compiled(build, precision="fp16", library=""):
     """A session of a network, its inputs, and what onnxruntime computes."""
     model = build()
     feeds = random_feeds(reader.load(model))
     expected = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
         None, feeds)
-    return sparsec.InferenceSession(sparsec.compile(model, f"cuda-{ARCH}", precision=precision)), feeds, expected
+    artifact = sparsec.compile(model, f"cuda-{ARCH}{library}", precision=precision)
+    return sparsec.InferenceSession(artifact), feeds, expected
 
 
 def check(found, expected, precision="fp16"):
@@ -49,6 +52,20 @@ def check(found, expected, precision="fp16"):
 @pytest.mark.parametrize("build", [networks.transformer, networks.network])
 def test_models_match_onnxruntime(build, precision):
     session, feeds, expected = compiled(build, precision)
+    check(session.run(None, feeds), expected, precision)
+
+
+@pytest.mark.parametrize("precision", HALF_PRECISIONS)
+def test_cublaslt_matches_onnxruntime(precision, monkeypatch):
+    try:
+        cublaslt.load()
+    except ToolchainError as error:
+        pytest.skip(str(error))
+    predict = Device.seconds
+    monkeypatch.setattr(Device, "seconds", lambda self, work, threads=1: (
+        1e-9 if getattr(work, "kernel", "") == "cublaslt" else predict(self, work, threads)))
+    session, feeds, expected = compiled(partial(networks.transformer, prune=lambda weight: weight), precision,
+                                        "+cublaslt")
     check(session.run(None, feeds), expected, precision)
 
 
@@ -109,7 +126,7 @@ def test_caches_of_any_length_match_onnxruntime(text):
 
 def kernels():
     """Every tile of every family that the GPU runs."""
-    for family in FAMILIES.values():
+    for family in GENERATED.values():
         if not family.precision and family.architecture in ("", f"{ARCH.replace('sm', 'sm_')}a"):
             yield from (pytest.param(family, tile, id=f"{family.name}, {tile}") for tile in family.tiles)
 

@@ -107,6 +107,7 @@ def register() -> None:
 
     """
     load()
+    tvm_ffi.register_error("DeviceError", DeviceError)  # TVM raises what it knows by name, and RuntimeError for others
     tvm_ffi.register_global_func(function_of(CUBLASLT), multiply, override=True)
 
 
@@ -147,7 +148,7 @@ def _plan(product: Product) -> Plan:
                           ctypes.c_int64(rows))
                     for kind, rows, columns in ((half, p.k, p.m), (half, p.k, p.n), (out, p.m, p.n)))
     wanted = _made("cublasLtMatmulPreferenceCreate")
-    limits = {WORKSPACE: ctypes.c_uint64(p.workspace)}
+    limits: dict[int, ctypes.c_uint64 | ctypes.c_uint32] = {WORKSPACE: ctypes.c_uint64(p.workspace)}
     limits |= {FIRST_ALIGNMENT + at: ctypes.c_uint32(each) for at, each in enumerate(p.alignments)}
     for attribute, value in limits.items():
         _call("cublasLtMatmulPreferenceSetAttribute", wanted, attribute, ctypes.byref(value),

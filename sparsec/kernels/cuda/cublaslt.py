@@ -141,5 +141,5 @@ def reject(layer: GpuProduct, _archs: Architectures) -> str | None:
 FAMILY: GpuFamily[MmaParams] = GpuFamily(
     CUBLASLT, GpuProduct, ("dense",), "", candidates, unstored(pack), build, half_product, reject,
     skeleton=Skeleton(lambda p: {"values": (p.m * p.k, p.dtype)}, shared_bytes, build, work, arguments),
-    unpack=unpack, params=product_params, refuses=refuses, sparse=False, tiles=TILES, architecture="", counted_by=by_stage,
-    library=CUBLASLT)
+    unpack=unpack, params=product_params, refuses=refuses, sparse=False, tiles=TILES, architecture="",
+    counted_by=by_stage, library=CUBLASLT)

@@ -84,7 +84,7 @@ class LibraryCall:
     arguments: tuple
     parameters: tuple
 
-    def run(self, arrays, seed=0, library=None):  # noqa: ARG002 - those of `Program`
+    def run(self, arrays, seed=0, library=None):
         """Call it on copies of the arrays, which begin as memory of a GPU does."""
         copies = dict(zip(self.parameters, map(_at_multiple, arrays), strict=True))
         tvm_ffi.get_global_func(self.name)(*[
