@@ -45,6 +45,7 @@ class LayerReport:
         projection_error: the norm of the weights that projecting has dropped, relative to all; None where it was not.
         reason: why this kernel runs it.
         instead_of: the format and kernel that predictions alone had chosen, where timing found this one faster.
+        widened: why it computes with more bits than the model or the precision allows it, where the target tells.
         passed_over: faster kernels by which the layer alone errs by more than an output may, with these errors.
 
     """
@@ -66,6 +67,7 @@ class LayerReport:
     rows: int | None = None
     instead_of: tuple[str, str] | None = None
     passed_over: Mapping[str, float] | None = None
+    widened: str | None = None
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,10 @@ class Backend(ABC):
     def judge(self, graph: ir.Model, job: Job) -> Judge:  # noqa: ARG002
         """What tells the errors of options, from what the layers of a prepared graph see in the job's inputs."""
         return lambda _node, _option: None
+
+    def widened(self, node: ir.Node, option: Option, job: Job) -> str | None:  # noqa: ARG002
+        """Why a layer that the model or the precision allows fewer bits has an option of more, None where not so."""
+        return None
 
     def measurer(self, target: Target, url: str | None = None) -> Measurer | None:  # noqa: ARG002
         """What times kernels for a target: this machine if it can, or the servers behind a URL.

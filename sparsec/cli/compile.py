@@ -242,7 +242,7 @@ def narrow_told(description: dict[str, Any]) -> str:
     exact = {layer["layer"]: layer for layer in layers if layer.get("error") is None}
     every = len({layer["layer"] for layer in layers})
     kept = _passed_over([layer for layer in exact.values() if layer.get("passed_over")], every)
-    beside = _beside(description.get("narrow", []))
+    beside = "; ".join(part for part in (_widened(layers), _beside(description.get("narrow", []))) if part)
     if judged:
         worst = max(judged, key=lambda layer: layer["error"])
         kernels = Counter(name for name, _ in {(layer["kernel"], layer["layer"]): 0 for layer in judged})
@@ -254,6 +254,13 @@ def narrow_told(description: dict[str, Any]) -> str:
         return beside
     why = kept or f"none has a faster kernel by --precision {precision}"
     return "; ".join(part for part in (f"no layer with weights computes with fewer bits: {why}", beside) if part)
+
+
+def _widened(layers: Sequence[dict[str, Any]]) -> str:
+    """How many layers compute in half precision that might have fewer bits, by reason."""
+    reasons = Counter(layer["widened"] for layer in layers if layer.get("widened"))
+    return "; ".join(f"{count} of {len(layers)} layers in half precision: {why}"
+                     for why, count in reasons.most_common())
 
 
 def _passed_over(layers: Sequence[dict[str, Any]], every: int) -> str:

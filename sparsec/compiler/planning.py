@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -58,7 +59,8 @@ def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None
         CHOICE.set(node, choice)
         option = choice.winner.option
         node.metadata_props["sparsec.format"], node.metadata_props["sparsec.kernel"] = option.name, option.kernel
-        rows.append(_row(node, choice, error, loss, passed_over))
+        widened = None if passed_over else backend.widened(node, option, job)
+        rows.append(replace(_row(node, choice, error, loss, passed_over), widened=widened))
     return tuple(rows)
 
 

@@ -12,9 +12,9 @@ from sparsec.passes.context import Report
 from sparsec.passes.strip import StripReport
 from sparsec.passes.strip import as_dict as strip_as_dict
 
-OF_SOME = ("projection_error", "rows", "instead_of", "passed_over")
-"""What only some layers have: that were projected, have kernels for several numbers of rows, were timed, or have faster
-kernels that err too much."""
+OF_SOME = ("projection_error", "rows", "instead_of", "passed_over", "widened")
+"""What only some layers have: that were projected, have kernels for several numbers of rows, were timed, have faster
+kernels that err too much, or could have had fewer bits."""
 
 
 @dataclass(frozen=True)

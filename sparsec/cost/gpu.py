@@ -72,7 +72,7 @@ class Device:
 
     def least_seconds(self, work: GpuWork, flops: float, lanes: int, threads: int) -> float:  # noqa: ARG002 - a CPU's
         """The time that tensor cores or the memory need at least."""
-        return max(self.memory(work), flops / (2 * self.mma_per_s))
+        return max(self.memory(work), flops / (2 * work.rate * self.mma_per_s))
 
     def overhead(self, work: GpuWork) -> float:
         """Seconds that kernels take to start and to end."""
@@ -89,7 +89,7 @@ class Device:
     def compute(self, work: GpuWork) -> float:
         """Seconds that the blocks take, wave by wave."""
         resident = max(1, min(self.shared_bytes // max(work.shared_bytes, 1), self.threads // work.threads))
-        rate = self.share(work) * self.mma_per_s / self.multiprocessors
+        rate = self.share(work) * work.rate * self.mma_per_s / self.multiprocessors
         busy = min(resident, math.ceil(work.blocks / self.multiprocessors))  # blocks that share a multiprocessor
         products = work.stage_fmas / rate + work.stage_decoded / DECODED_PER_S + work.stage_items / ITEMS_PER_S
         products += work.stage_gathered / GATHERED_PER_S[work.gathered_columns]

@@ -70,6 +70,7 @@ class GpuWork:
         gathered_columns: columns of activations that a gather brings.
         launches: kernels.
         partial_bytes: bytes of partial sums that are written, and then read by a second kernel.
+        rate: products for one of half precision.
         kernel, tile: the family, and outputs x columns of a block: what a device may have been measured by.
 
     """
@@ -93,6 +94,7 @@ class GpuWork:
     partial_bytes: float = 0.0
     kernel: str = ""
     tile: str = ""
+    rate: float = 1.0
 
 
 @dataclass(frozen=True)

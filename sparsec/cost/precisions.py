@@ -9,12 +9,16 @@ its largest magnitude. Each precision allows the kernels of those before it, too
 INTEGERS = ("int8", "int4")
 """Precisions that allow products of integers, whose scales real inputs calibrate."""
 
+CALIBRATED = INTEGERS
+"""Precisions whose scales real inputs calibrate."""
+
 HALF_PRECISIONS = {"fp16": 2e-2, "bf16": 5e-2}
 """What tensor cores compute with and what is stored around them, and the largest error that this may cause by default;
 bf16 has three bits fewer than fp16. Sums are float32."""
 
 GPU_PRECISIONS = HALF_PRECISIONS | {"int8": PRECISIONS["int8"]}
-"""With int8, weights of few tokens may be bytes with a scale for every output; activations stay float16."""
+"""With int8, weights may be bytes with a scale for every output; activations are where samples give their scale, else
+float16."""
 
 
 def allows(precision: str, needed: str) -> bool:

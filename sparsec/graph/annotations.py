@@ -1,7 +1,7 @@
 """What a stage leaves for later ones on nodes and values, by typed names.
 
 An annotation is defined once, beside the type of what it holds: `graph.layout.LAYOUT` (where a value lies),
-`cost.plan.CHOICE` (the kernel of a layer), `kernels.cpu.products.layer.RANGES` (what calibrates a layer), and
+`cost.plan.CHOICE` (the kernel of a layer), `kernels.ranges.RANGES` (what calibrates a layer), and
 `OUTSIDE`, `NARROW`, `HALF` and `NETWORK` here.
 """
 

@@ -99,9 +99,13 @@ class Family(Generic[Product, Params, Hardware]):
         """Whether an option multiplies the numbers that the layer has, and not rounded ones."""
         return self.precision in ("", "fp32") and option.codec in ("", "f32")
 
+    def permits(self, _layer: Product, precision: str) -> bool:
+        """Whether a layer may compute with the kernel's numbers at a precision."""
+        return not self.precision or allows(precision, self.precision)
+
     def offers(self, layer: Product, target: Target, hardware: Hardware, precision: str) -> list[Option] | str:
         """The options for a layer, or the reason why there are none."""
-        if self.precision and not allows(precision, self.precision):
+        if not self.permits(layer, precision):
             return f"it computes in {self.precision}, here {precision} is asked for"
         if (reason := self.reject(layer, hardware)) is not None:
             return reason

@@ -42,12 +42,24 @@ def products():
     for family in GENERATED.values():
         if family in (wgmma_bulk.SPARSE, wgmma_bulk.DENSE):  # test_bulk.py has them
             continue
+        if family.dtype:
+            yield from codes(family)
+            continue
         first, *others = [family.architecture] if family.architecture else tiles.LIMITS
         for tile in family.tiles:
             yield family, MmaParams(*SIZES, tile, epilogue=FINISH), first
         for architecture, (dtype, depth) in itertools.product(others, {"bfloat16": 1, "int8": 2}.items()):
             offers = (MmaParams(*SIZES, replace(tile, depth=depth * tile.depth), dtype) for tile in family.tiles)
             yield from [(family, p, architecture) for p in offers if fits(family, p, architecture)][:1]
+
+
+def codes(family):
+    """Every tile of a family of 8 bits whose results are codes, on the first architecture that has it."""
+    for tile in family.tiles:
+        deep = replace(tile, depth=2 * tile.depth)
+        p = MmaParams(*SIZES, deep, family.dtype, epilogue=FINISH, x="uint8", coded="uint8")
+        if family.refuses(p) is None:
+            yield family, p, "sm_80"
 
 
 def fits(family, p, architecture):

@@ -32,7 +32,7 @@ from tests.support.cuda.products import (
 
 ALWAYS = ("2:4", "empty")  # what every family stores
 EXACT = {name: family for name, family in GENERATED.items() if not family.precision}
-"""Those that multiply the weights that they are given; `test_gap_codes.py` is of the other."""
+"""Those that multiply the weights that they are given; `test_gap_codes.py` and `test_eight_bits.py` have the others."""
 EVERY_FAMILY = pytest.mark.parametrize("family", EXACT.values(), ids=EXACT)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sparsec.errors import FormatError
-from sparsec.kernels.cuda import bitmap, gaps, mma_dense, mma_sp, rest, wgmma, wgmma_bulk
+from sparsec.kernels.cuda import bitmap, eight_bits, gaps, mma_dense, mma_sp, rest, wgmma, wgmma_bulk
 from sparsec.kernels.cuda.families import GENERATED
 from sparsec.kernels.cuda.params import Gather, MmaParams, Tile
 from tests.support.cuda.products import SMALL
@@ -32,6 +32,8 @@ def test_what_no_kernel_computes_has_a_reason(family, change, reason):
 @pytest.mark.parametrize(("family", "change", "reason"), [
     (mma_sp.FAMILY, {"tile": replace(SMALL, rows=32)}, "share a word"),
     (rest.FAMILY, {"tile": replace(SMALL, rows=32)}, "share a word"),
+    (eight_bits.SPARSE_INT8, {}, "multiplies int8"),
+    (eight_bits.DENSE_INT8, {"dtype": "int8", "x": "float16", "tile": replace(SMALL, depth=128)}, "no instruction"),
     (rest.FAMILY, {"dtype": "int8", "k": 256, "tile": replace(SMALL, depth=128)}, "2-byte"),
     (bitmap.FAMILY, {"dtype": "int8", "k": 256, "tile": replace(SMALL, depth=128)}, "2 bytes"),
     (bitmap.FAMILY, {"k": 68}, "not a multiple"),

@@ -5,7 +5,8 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 
-from sparsec.backends.cpu.accuracy import observe
+from sparsec.backends.cpu.layers import allows_fewer_bits
+from sparsec.backends.observing import observe
 from sparsec.compiler.pipeline import run_passes
 from sparsec.errors import InputError
 from sparsec.graph import reader
@@ -59,7 +60,7 @@ def test_a_missing_input_is_named(graph):
 
 def test_a_layer_sees_windows_of_its_input_and_its_ranges(graph):
     samples = [feeds(2), feeds(2)]
-    [seen] = observe(graph, samples).values()
+    [seen] = observe(graph, samples, allows_fewer_bits).values()
     images = np.concatenate([sample["x"] for sample in samples])
     np.testing.assert_array_equal(seen.ranges.least, np.minimum(images.min(axis=(0, 2, 3)), 0))
     np.testing.assert_array_equal(seen.ranges.largest, np.maximum(images.max(axis=(0, 2, 3)), 0))

@@ -17,11 +17,12 @@ from sparsec.kernels.cpu.codes.rows_image import ImageRows
 from sparsec.kernels.cpu.images.padded import padded_rows, pixels
 from sparsec.kernels.cpu.images.stem import StemProduct
 from sparsec.kernels.cpu.layer import CpuProduct
-from sparsec.kernels.cpu.products.layer import Ranges, StencilProduct, pixel_mask
+from sparsec.kernels.cpu.products.layer import StencilProduct, pixel_mask
 from sparsec.kernels.cpu.products.stencil import convolution, linear, strided_convolution
 from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.emit.epilogue import Epilogue
+from sparsec.kernels.ranges import Ranges
 
 FEW_PIXELS = 24
 

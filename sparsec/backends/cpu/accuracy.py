@@ -1,36 +1,17 @@
-"""What narrow numbers do to a layer: the ranges of its activations in samples, and the error of its product."""
+"""What narrow numbers do to a layer: the error of its product, on what it sees in samples."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
 import onnx_ir as ir
 
 from sparsec.backends.base import Judge
 from sparsec.backends.cpu.layers import allows_fewer_bits, matrix_of
 from sparsec.backends.job import Job
+from sparsec.backends.observing import LayerSamples, calibrated
 from sparsec.cost.option import Option
 from sparsec.cost.precisions import INTEGERS
-from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.compare import relative_error
-from sparsec.graph.evaluate import walk
-from sparsec.graph.nodes import weight_array
-from sparsec.graph.operators.conv import windows
 from sparsec.kernels.cpu.families import FAMILIES
-from sparsec.kernels.cpu.products.layer import RANGES, Ranges
-
-COLUMNS = 128  # pixels or tokens that a layer is judged by
-
-
-@dataclass(frozen=True)
-class LayerSamples:
-    """What a layer saw: some pixels or tokens (inner, n), and the ranges of its input's channels in all of them."""
-
-    columns: np.ndarray
-    ranges: Ranges
 
 
 def judge(model: ir.Model, job: Job) -> Judge:
@@ -39,58 +20,8 @@ def judge(model: ir.Model, job: Job) -> Judge:
     Real inputs calibrate 8-bit integers: the layers' `RANGES`. Where nodes cannot be executed one by one, no error is
     known.
     """
-    try:
-        seen = observe(model, job.real or job.generated)
-    except UnsupportedOperatorError as error:
-        warnings.warn(f"layers are not judged one by one, and not calibrated: {error}", stacklevel=4)
-        seen = {}
-    if job.precision in INTEGERS and job.real:
-        for node, each in seen.items():
-            RANGES.set(node, each.ranges)
+    seen = calibrated(model, job, allows_fewer_bits, INTEGERS)
     return lambda node, option: None if node not in seen else layer_error(node, option, seen[node])
-
-
-def observe(model: ir.Model, samples: Sequence[Mapping[str, np.ndarray]]) -> dict[ir.Node, LayerSamples]:
-    """What every linear layer and convolution of a planned graph sees in samples, inputs by name; in float32.
-
-    Raises:
-        UnsupportedOperatorError: a node cannot be executed by itself.
-
-    """
-    rng = np.random.default_rng(0)
-    seen: dict[ir.Node, list[LayerSamples]] = {}
-    for sample in samples:
-        for node, inputs in walk(model, sample):
-            if allows_fewer_bits(node) and inputs[0] is not None:
-                seen.setdefault(node, []).append(_see(node, inputs[0], -(-COLUMNS // len(samples)), rng))
-    return {node: _joined(each) for node, each in seen.items()}
-
-
-def _see(node: ir.Node, x: np.ndarray, count: int, rng: np.random.Generator) -> LayerSamples:
-    """Up to `count` random columns of a layer's input, and its ranges."""
-    if node.op_type == "MatMul":
-        channels = x.reshape(-1, x.shape[-1]).T
-        columns = channels[:, rng.permutation(channels.shape[1])[:count]]
-    else:
-        channels = np.moveaxis(x, 1, 0).reshape(x.shape[1], -1)
-        columns = _windows(node, x, count, rng)
-    return LayerSamples(columns, Ranges(np.minimum(channels.min(axis=1), 0), np.maximum(channels.max(axis=1), 0)))
-
-
-def _windows(node: ir.Node, x: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """What a convolution sees at random positions, (channels * taps, count)."""
-    kernel = weight_array(node).shape[2:]
-    rank = len(kernel)
-    strides, dilations = (node.attributes.get_ints(name, (1,) * rank) for name in ("strides", "dilations"))
-    view = windows(x, kernel, strides, node.attributes.get_ints("pads", (0,) * 2 * rank), dilations)
-    places = [rng.integers(0, size, count) for size in (view.shape[0], *view.shape[2:2 + rank])]
-    return np.moveaxis(view, 1, 1 + rank)[tuple(places)].reshape(count, -1).T
-
-
-def _joined(seen: Sequence[LayerSamples]) -> LayerSamples:
-    return LayerSamples(np.concatenate([each.columns for each in seen], axis=1),
-                Ranges(np.min([each.ranges.least for each in seen], axis=0),
-                       np.max([each.ranges.largest for each in seen], axis=0)))
 
 
 def layer_error(node: ir.Node, option: Option, seen: LayerSamples) -> float | None:

@@ -17,8 +17,9 @@ from sparsec.graph.layout import Plain, image_of, layout_of
 from sparsec.graph.nodes import is_depthwise, weight_array
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.images.stem import StemProduct
-from sparsec.kernels.cpu.products.layer import RANGES, StencilProduct
+from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.ranges import RANGES
 
 
 def weight_matrix(node: ir.Node) -> np.ndarray:

@@ -15,11 +15,12 @@ from sparsec.graph.layout import Tiled, layout_of
 from sparsec.graph.nodes import on_the_left, weight_array, weight_facts
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.zeros import expected_zeros
-from sparsec.kernels.cpu.products.layer import RANGES, StencilProduct
+from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.stencil import linear
 from sparsec.kernels.cpu.rows.layer import LAYERS, RowProduct
 from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.ranges import RANGES
 
 
 def layer_of(node: ir.Node, isa: Isa) -> StencilProduct | RowProduct:

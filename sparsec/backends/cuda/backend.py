@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sparsec.backends.base import Backend, Built, KernelTime
+from sparsec.backends.base import Backend, Built, Judge, KernelTime
 from sparsec.backends.cuda import driver
 from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import Functions, Needs
-from sparsec.cost.precisions import GPU_PRECISIONS
+from sparsec.cost.precisions import CALIBRATED, GPU_PRECISIONS
 from sparsec.errors import ArtifactError, UnsupportedOperatorError
 from sparsec.machine.memory import Memory
 from sparsec.target import CUBLASLT, LIBRARIES, Target
@@ -66,6 +66,18 @@ class CudaBackend(Backend):
         from sparsec.backends.cuda.planning import outside
 
         return outside(node)
+
+    def judge(self, graph: ir.Model, job: Job) -> Judge:
+        """By products on what the layers see, which also calibrates 8 bits where the inputs are real."""
+        from sparsec.backends.cuda.accuracy import judge
+
+        return judge(graph, job) if job.precision in CALIBRATED else super().judge(graph, job)
+
+    def widened(self, node: ir.Node, option: Option, job: Job) -> str | None:
+        """Why a layer is computed in half precision that might have 8 bits."""
+        from sparsec.backends.cuda.accuracy import widened
+
+        return widened(node, option, job)
 
     def join(self, graph: ir.Model, job: Job) -> None:
         """Projections that one attention reads become one product."""

@@ -21,6 +21,7 @@ from sparsec.backends.relax.context import HAND_WRITTEN, OPAQUE, LoweringContext
 from sparsec.graph.annotations import HALF
 from sparsec.graph.nodes import optional
 from sparsec.graph.operators.schema import DOMAIN
+from sparsec.kernels.cuda.codes import Codes
 from sparsec.kernels.cuda.key_lists import ListParams
 
 PRODUCTS = {"Conv": (0, 3), "MatMul": (0, 3), "Attention": (0, 1, 2)}
@@ -36,6 +37,8 @@ class CudaContext(LoweringContext):
         narrow: the values that are stored in half precision.
         channels_last: the images among the bound values whose channels come last.
         lists: by mask and size of blocks the lists of the keys that it shows.
+        coded: the codes of 8 bits that kernels have made of values, by what they stand for; those of images with their
+            channels last are apart.
         moving: the node moves elements and computes nothing, so that halves stay as they are.
 
     """
@@ -44,13 +47,14 @@ class CudaContext(LoweringContext):
     narrow: frozenset[ir.Value] = frozenset()
     channels_last: set[ir.Value] = field(default_factory=set)
     lists: dict[ir.Value, dict[ListParams, relax.Expr]] = field(default_factory=dict)
+    coded: dict[tuple[ir.Value, Codes, bool], relax.Expr] = field(default_factory=dict)
     moving: bool = False
     _halves: dict[ir.Value, relax.Expr] = field(default_factory=dict)
 
     def sibling(self) -> Self:
         """A context for another function of the same module."""
         own = super().sibling()
-        own.channels_last, own.lists, own._halves = set(), {}, {}  # noqa: SLF001 - of this class
+        own.channels_last, own.lists, own.coded, own._halves = set(), {}, {}, {}  # noqa: SLF001 - of this class
         return own
 
     def given(self, value: ir.Value) -> str:

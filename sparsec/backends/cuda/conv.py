@@ -13,10 +13,11 @@ import numpy as np
 import onnx_ir as ir
 from tvm import relax, te, tirx
 
+from sparsec.backends.cuda import coded
 from sparsec.backends.cuda.context import CudaContext
 from sparsec.backends.cuda.products import emit
 from sparsec.backends.relax.importer.node import compute
-from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual
+from sparsec.backends.relax.weights import bias_vector, epilogue_of, residual
 from sparsec.graph.nodes import weight_array
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cuda.family import GpuProduct
@@ -36,14 +37,15 @@ def layer_of(node: ir.Node) -> GpuProduct | None:
     batch, _, *output = static_shape(node.outputs[0]) or ()
     matrix = np.pad(np.moveaxis(weight, 1, -1), [(0, 0)] * (weight.ndim - 1) + [(0, _missing(weight.shape[1]))])
     return GpuProduct(np.ascontiguousarray(matrix.reshape(len(matrix), -1)), bias_vector(node),
-                      batch * math.prod(output), epilogue_of(node), _window(node))
+                      batch * math.prod(output), epilogue_of(node), _window(node), given=coded.given(node),
+                      ranges=coded.ranges(node), written=coded.is_written(node), padded=coded.is_padded(node))
 
 
 def lower(context: CudaContext, node: ir.Node) -> bool:
     """Emit the convolution with the option that the plan chose."""
     layer, extra, shape = layer_of(node), residual(node), context.shape(node.outputs[0])
     last = (shape[0], *shape[2:], shape[1])
-    image = context.image(node.inputs[0])
+    image = context.image(node.inputs[0]) if coded.read(node) is None else coded.place(context, node, image=True)
     added = None if extra is None else context.reshaped(context.image(extra), (math.prod(shape),))
     if layer is None:
         result = _grouped(context, node, image, added, last)
@@ -52,7 +54,9 @@ def lower(context: CudaContext, node: ir.Node) -> bool:
             widths = [0] * (2 * len(last) - 1) + [missing]
             image = context.bb.emit(relax.op.nn.pad(image, widths))
         flat = context.reshaped(image, (math.prod(int(dim) for dim in image.ty.shape),))
-        result = emit(context, layer, chosen(node), [flat] if added is None else [flat, added])
+        result = emit(context, node, layer, [flat] if added is None else [flat, added])
+        if coded.bind(context, node, context.reshaped(result, last), image=True):
+            return True
     context.bind_image(node.outputs[0], context.reshaped(result, last))
     return True
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import tvm
 from tvm import relax
 
-from sparsec.backends.cuda import attention, conv, matmul, moving, norm, recurrent, sorting, tokens
+from sparsec.backends.cuda import attention, coded, conv, matmul, moving, norm, recurrent, sorting, tokens
 from sparsec.backends.cuda.context import CudaContext, dtype_of, narrow_values
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import lower_operator
@@ -31,6 +31,8 @@ LOWERINGS: dict[str, Callable[[CudaContext, ir.Node], bool]] = {
     "MatMul": tokens.lower_product,
     "Mul": norm.lower_written_out,
     "TopK": sorting.lower,
+    "QuantizeLinear": coded.lower_quantize,
+    "DequantizeLinear": coded.lower_dequantize,
     **dict.fromkeys(("RNN", "GRU", "LSTM"), recurrent.lower),
 }
 """Each binds the node's outputs, or answers False where ONNX's operator in float32 will do."""

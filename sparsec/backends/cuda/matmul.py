@@ -7,10 +7,11 @@ import math
 import onnx_ir as ir
 from tvm import relax
 
+from sparsec.backends.cuda import coded
 from sparsec.backends.cuda.context import CudaContext, is_only_output
 from sparsec.backends.cuda.products import emit
-from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual
-from sparsec.graph.nodes import on_the_left, weight_array
+from sparsec.backends.relax.weights import bias_vector, epilogue_of, residual
+from sparsec.graph.nodes import on_the_left, operand, weight_array
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cuda.family import GpuProduct
 
@@ -20,20 +21,30 @@ def layer_of(node: ir.Node) -> GpuProduct:
     weight = weight_array(node)
     columns = math.prod(static_shape(node.outputs[0]) or ()) // weight.shape[0]
     out = "float32" if is_only_output(node.outputs[0]) else ""
-    return GpuProduct(weight, bias_vector(node), columns, epilogue_of(node), out=out)
+    return GpuProduct(weight, bias_vector(node), columns, epilogue_of(node), out=out, given=coded.given(node),
+                      ranges=coded.ranges(node), written=coded.is_written(node), sides=on_the_left(node))
 
 
 def lower(context: CudaContext, node: ir.Node) -> bool:
     """Emit the layer with the option that the plan chose."""
-    left, extra = on_the_left(node), residual(node)
-    inputs = [_rows(context, value, left=left) for value in (node.inputs[0], extra) if value is not None]
-    result = emit(context, layer_of(node), chosen(node), inputs)
-    shape = context.shape(node.outputs[0])
+    left, extra, shape = on_the_left(node), residual(node), context.shape(node.outputs[0])
+    inputs = [_read(context, node)] + ([] if extra is None else [_rows(context, extra, left=left)])
+    result = emit(context, node, layer_of(node), inputs)
+    if coded.bind(context, node, context.reshaped(result, shape), image=False):
+        return True
     if left:
         *lead, outputs, count = shape
         result = context.transposed(context.reshaped(result, (*lead, count, outputs)))
     context.bind(node.outputs[0], context.reshaped(result, shape))
     return True
+
+
+def _read(context: CudaContext, node: ir.Node) -> relax.Expr:
+    """The layer's activations as flat rows, codes where its kernel reads such."""
+    if coded.read(node) is None:
+        return _rows(context, operand(node, 0), left=on_the_left(node))
+    codes = coded.place(context, node, image=False)
+    return context.reshaped(codes, (math.prod(context.shape(node.inputs[0])),))
 
 
 def _rows(context: CudaContext, value: ir.Value, *, left: bool) -> relax.Expr:

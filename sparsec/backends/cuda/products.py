@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import onnx_ir as ir
 from tvm import relax, tirx
 
+from sparsec.backends.cuda import coded
 from sparsec.backends.cuda.context import CudaContext
+from sparsec.backends.relax.weights import chosen
 from sparsec.cost.option import Option
+from sparsec.kernels.cuda import eight_bits
 from sparsec.kernels.cuda.arrange import Arranged, arranged
 from sparsec.kernels.cuda.families import FAMILIES
 from sparsec.kernels.cuda.family import GpuProduct
@@ -31,6 +36,9 @@ def options(layer: GpuProduct, target: Target, precision: str) -> tuple[list[Opt
         why = refused.get(family.name)
         if family.library:
             reasons |= {family.name: why} if why else {}
+        elif family.dtype:  # beside those of half precision, which take the same formats
+            if why and family.permits(layer, precision) and len(unstored) < len(family.formats):
+                reasons[family.name] = why
         elif not family.architecture:
             given = {form: unstored.get(form, why) for form in family.formats}
             reasons |= {form: reason for form, reason in given.items() if reason is not None}
@@ -40,24 +48,31 @@ def options(layer: GpuProduct, target: Target, precision: str) -> tuple[list[Opt
     return found, {name: reason for name, reason in reasons.items() if name not in offered}
 
 
-def emit(context: CudaContext, layer: GpuProduct, option: Option, inputs: Sequence[relax.Expr]) -> relax.Expr:
-    """Launch a layer's product on flat activations (columns * k) and residual; returns the flat output."""
-    family = FAMILIES[option.family]
+def emit(context: CudaContext, node: ir.Node, layer: GpuProduct, inputs: Sequence[relax.Expr]) -> relax.Expr:
+    """Launch a planned layer's product on flat activations (columns * k) and residual; returns the flat output."""
+    option, written = chosen(node), coded.written(node)
+    family, params = FAMILIES[option.family], option.params
     constants = weight_arrays(layer, option, context.half)
-    outputs = [shape for name, shape in family.arguments(option.params).items() if name in ("partial", "y")]
-    kernel = kernel_of(option.family, option.params)
+    if written is not None:
+        assert isinstance(params, MmaParams)
+        codes = written[1]
+        params, constants = replace(params, coded=codes.dtype), [*constants, codes.numbers]
+    outputs = [shape for name, shape in family.arguments(params).items() if name in ("partial", "y")]
+    kernel = kernel_of(option.family, params)
     return context.launch(kernel, [*map(context.constant, constants), *inputs], outputs)
 
 
 def weight_arrays(layer: GpuProduct, option: Option, half: str) -> list[np.ndarray]:
-    """The kernel's first arguments: the packed weight, its gather, and the bias."""
+    """The kernel's first arguments: the packed weight, its gather, what scales sums of 8 bits, and the bias."""
     found = arranged(layer, option.format)
     assert isinstance(found, Arranged)  # it was offered
     family = FAMILIES[option.family]
-    packed = family.recipe(option.params).pack(found.weight.astype(np.dtype(half)))
+    weight, sums = eight_bits.constants(layer, found.weight, family.dtype) if family.dtype else (
+        found.weight.astype(np.dtype(half)), [])
+    packed = family.recipe(option.params).pack(weight)
     gather = [] if found.gather is None else [found.gather.astype(np.int32)]
     bias = layer.bias.astype(np.dtype(family.arguments(option.params)["bias"][1]))
-    return [*packed.values(), *gather, bias]
+    return [*packed.values(), *gather, *sums, bias]
 
 
 @functools.lru_cache(maxsize=512)

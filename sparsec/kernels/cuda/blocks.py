@@ -160,7 +160,7 @@ def extra_work(p: BlockParams, work: GpuWork) -> GpuWork:
 
 def _arguments(p: BlockParams) -> pipeline.Arguments:
     stages = max(1, p.stages)
-    return {"values": (stages * p.tile.rows * p.tile.depth, p.dtype), "slices": (stages * p.stage_slices, "int32"),
+    return {"values": (stages * p.tile.rows * p.tile.depth, p.stored), "slices": (stages * p.stage_slices, "int32"),
             "starts": (p.grid[0] + 1, "int32")}
 
 

@@ -12,6 +12,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import ptx
 from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.codes import encoded
 from sparsec.kernels.cuda.params import OUTPUTS, VECTOR_BYTES, MmaParams
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
@@ -78,17 +79,13 @@ def _write_block(b: Block, sums: Buffer, base: Expr, number: int) -> None:
     """Lane 4g + t holds rows g and g + 8 of a block of 16, and columns 2t and 2t + 1 of a block of 8."""
     t, stride = b.params.tile, _line(b.params)[1]
     g, pair = b.lane // 4, b.lane % 4 * 2
+    keep = ptx.store_floats if sum_type(b.params) == "float32" else ptx.store_words
     for block in range(t.row_blocks):
         for half in range(2):
             for i in range(2):
                 value = sums[(block * t.column_blocks + number) * 4 + half * 2 + i]
                 at = base + ((pair + i) * stride + block * 16 + half * 8 + g) * 4
-                ptx.store_floats(b.shared, at, [_float(value)])
-
-
-def _float(value: Expr) -> Expr:
-    """A sum as a float."""
-    return value if value.ty == "float32" else T.Cast("float32", T.reinterpret("int32", value))
+                keep(b.shared, at, [value])
 
 
 def _read_slice(b: Block, base: Expr, number: int, blocks: int, bias: Buffer) -> None:
@@ -101,7 +98,7 @@ def _read_slice(b: Block, base: Expr, number: int, blocks: int, bias: Buffer) ->
     line = b.column + (b.warp_column * t.column_blocks + number) * 8
     along = b.row + b.warp_row * length
     for turn in range(-(-count // LANES)):
-        piece, values = T.Bind(turn * LANES + b.lane), ptx.registers(vector, "float32")
+        piece, values = T.Bind(turn * LANES + b.lane), ptx.registers(vector, sum_type(p))
         with T.If(piece < count), T.Then():
             width = min(vector, 4)
             for first in range(0, vector, width):
@@ -112,7 +109,8 @@ def _read_slice(b: Block, base: Expr, number: int, blocks: int, bias: Buffer) ->
 
 def _vector(p: MmaParams) -> int:
     """Elements of Y that a lane stores at once: those of 16 bytes, or fewer where Y's lines are not aligned so."""
-    return math.gcd(p.m, VECTOR_BYTES // (4 if p.split_k > 1 else OUTPUTS[p.out]))
+    widest = OUTPUTS[p.out if p.epilogue.residual else p.y_type]
+    return math.gcd(p.m, VECTOR_BYTES // (4 if p.split_k > 1 else widest))
 
 
 def _store_vector(b: Block, values: Buffer, line: Expr, along: Expr, bias: Buffer) -> None:
@@ -133,20 +131,33 @@ def finish(p: MmaParams, buffers: Buffers, values: Buffer, at: Expr, row: Expr, 
 
     `bias` is that of these rows, where it is in registers already.
     """
-    results = ptx.registers(vector, p.out)
+    results = ptx.registers(vector, p.y_type)
     if p.epilogue.residual:
         residual = ptx.registers(vector, p.out)
         _store(residual, 0, buffers["residual"], vector, at)
     for i in range(vector):
         output = row + i
-        value = values[i]
-        if "scale" in buffers:
-            value = value * buffers["scale"][output]
+        value = _scaled(p, buffers, values[i], output) if p.scaled else values[i]
         value = value + (buffers["bias"][output] if bias is None else bias[i])
         if p.epilogue.residual:
             value = value + T.Cast("float32", residual[i])
-        T.buffer_store(results, T.Cast(p.out, _activated(p.epilogue, value)), [i])
+        value = _activated(p.epilogue, value)
+        T.buffer_store(results, _coded(p, buffers, value), [i])
     _store(buffers["y"], at, results, vector)
+
+
+def _coded(p: MmaParams, buffers: Buffers, value: Expr) -> Expr:
+    """A float as Y has it."""
+    return encoded(value, p.coded, buffers["codes"]) if p.coded else T.Cast(p.out, value)
+
+
+def _scaled(p: MmaParams, buffers: Buffers, total: Expr, output: Expr) -> Expr:
+    """The product of a sum and its output's scale, rounded before anything is added, as references round it."""
+    if p.dtype == "int8":
+        total = T.Cast("float32", T.reinterpret("int32", total) + buffers["offset"][output])
+    product = ptx.registers(1, "float32")
+    ptx.emit("mul.rn.f32", product[0], total, buffers["scale"][output])
+    return product[0]
 
 
 def _activated(e: Epilogue, value: Expr) -> Expr:
@@ -172,7 +183,7 @@ def sum_shares(p: MmaParams, buffers: Buffers) -> None:
     with (T.launch_thread("blockIdx.x", -(-pieces // THREADS)) as block,
           T.launch_thread("threadIdx.x", THREADS) as thread):
         at = T.Bind((block * THREADS + thread) * vector)
-        values = ptx.registers(vector, "float32")
+        values = ptx.registers(vector, sum_type(p))
         with T.If(at < p.outputs), T.Then():
             for i in range(vector):
                 value = buffers["partial"][at + i]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsec.kernels.cuda import bitmap, blocks, cublaslt, gaps, mma_dense, mma_sp, rest, wgmma, wgmma_bulk
+from sparsec.kernels.cuda import bitmap, blocks, cublaslt, eight_bits, gaps, mma_dense, mma_sp, rest, wgmma, wgmma_bulk
 from sparsec.kernels.cuda.family import GpuFamily
 
 GENERATED: dict[str, GpuFamily[Any]] = {family.name: family for family in (
@@ -17,9 +17,11 @@ GENERATED: dict[str, GpuFamily[Any]] = {family.name: family for family in (
     blocks.FAMILY,
     wgmma.BLOCKS,
     rest.FAMILY,
+    eight_bits.SPARSE_INT8,
     mma_dense.FAMILY,
     wgmma.DENSE,
     wgmma_bulk.DENSE,
+    eight_bits.DENSE_INT8,
 )}
 """Those whose kernels sparsec generates."""
 

@@ -18,9 +18,10 @@ import numpy as np
 
 from sparsec.cost.option import GpuWork, Option
 from sparsec.errors import FormatError
-from sparsec.kernels.cuda import pipeline
+from sparsec.kernels.cuda import encoding, pipeline
 from sparsec.kernels.cuda import tiles as tilings
 from sparsec.kernels.cuda.arrange import Arranged, arranged
+from sparsec.kernels.cuda.codes import Codes, of_range
 from sparsec.kernels.cuda.params import HALVES, Gather, MmaParams, Tile, Window, fields_of
 from sparsec.kernels.cuda.params import reject as reject_product
 from sparsec.kernels.emit.epilogue import Epilogue
@@ -38,6 +39,8 @@ SHARES = (1, 2, 4, 8)
 """How many blocks share the K of a tile."""
 ACTIVATIONS = ("bias", "x", "residual", "partial", "y")
 """The arguments that are not the weight's."""
+EIGHT_BITS = 2.0
+"""Products of 8 bits for one of half precision, by the data sheets of all GPUs that are known; nothing was measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,11 @@ class GpuProduct(WeightedProduct):
         epilogue: what follows.
         window: how the rows of X are windows of an image, None where they lie one after the other.
         out: dtype of Y, "" for that of X.
+        given: what X's codes stand for, where the model has quantised it.
+        ranges: the least and the largest number of X in samples, zero among them; None without any.
+        written: what computes X makes its codes, so that no kernel does.
+        sides: the weight multiplies columns.
+        padded: windows reach beyond the image, where zeros are read.
 
     """
 
@@ -56,6 +64,21 @@ class GpuProduct(WeightedProduct):
     epilogue: Epilogue
     window: Window | None = None
     out: str = ""
+    given: Codes | None = None
+    ranges: tuple[float, float] | None = None
+    written: bool = False
+    sides: bool = False
+    padded: bool = False
+
+    def codes(self, dtype: str) -> Codes | str:
+        """What X is as codes beside a weight of a type, "int8" or "e4m3", or why there are none."""
+        if self.given is not None and self.padded and self.given.zero_point:
+            return f"its kernel reads zeros around the image, whose code is {self.given.zero_point}"
+        if self.given is not None:
+            return self.given if dtype == "int8" else "its activations are integers already"
+        if self.ranges is None:
+            return "no samples tell the range of its activations; give some (--inputs)"
+        return of_range(*self.ranges, dtype, padded=self.padded)
 
 
 @dataclass(frozen=True)
@@ -92,6 +115,7 @@ class GpuFamily(Family[GpuProduct, P, Architectures], Generic[P]):
         architecture: the architecture that its kernels are for alone, such as sm_90a; empty: all.
         counted_by: what of a tile `params` counts the weight by.
         library: the one that its kernels call, a feature of targets; empty: none, they are generated.
+        dtype: of the operands, where they are codes of 8 bits; "" for half precision.
 
     """
 
@@ -104,6 +128,11 @@ class GpuFamily(Family[GpuProduct, P, Architectures], Generic[P]):
     architecture: str
     counted_by: Callable[[Tile], tuple[int, ...]]
     library: str = ""
+    dtype: str = ""
+
+    def permits(self, layer: GpuProduct, precision: str) -> bool:
+        """A quantised model's own codes need no permission."""
+        return super().permits(layer, precision) or (self.dtype == "int8" and layer.given is not None)
 
     def arguments(self, p: P) -> pipeline.Arguments:
         """The kernel's buffers in order, inputs first."""
@@ -147,7 +176,9 @@ def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipelin
            params: Callable[[np.ndarray, MmaParams], P], refuses: Callable[[MmaParams], str | None] = every,
            extra_work: Callable[[P, GpuWork], GpuWork] = no_extra_work, sparse: bool = False,
            tiles: Sequence[Tile] = tilings.TILES, architecture: str = "",
-           reject: Callable[[GpuProduct, Architectures], str | None] = accepts) -> GpuFamily[P]:
+           reject: Callable[[GpuProduct, Architectures], str | None] = accepts, precision: str = "",
+           dtype: str = "",
+           reference: Callable[[np.ndarray, np.ndarray, MmaParams], np.ndarray] | None = None) -> GpuFamily[P]:
     """A family whose weight and activations pass through stages of shared memory, by what tells it from others.
 
     Args:
@@ -163,6 +194,9 @@ def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipelin
         tiles: as of `GpuFamily`.
         architecture: as of `GpuFamily`.
         reject: why it is no candidate for a layer, beside its tiles and architectures.
+        precision: as of `Family`.
+        dtype: as of `GpuFamily`.
+        reference: as of `Family`; None: that of half precision.
 
     """
     def shared_bytes(p: P) -> int:
@@ -174,7 +208,8 @@ def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipelin
     skeleton = Skeleton(lambda p: weight(p).arguments, shared_bytes, lambda p: pipeline.build(p, weight(p)), work)
     return assembled(name, formats, skeleton, pack=pack, unpack=unpack, params=params,
                      refuses=lambda product: reject_product(product) or refuses(product), sparse=sparse, tiles=tiles,
-                     architecture=architecture, reject=reject)
+                     architecture=architecture, reject=reject, precision=precision, dtype=dtype,
+                     reference=reference or half_product)
 
 
 def assembled(name: str, formats: tuple[str, ...], skeleton: Skeleton[P], *,
@@ -182,7 +217,7 @@ def assembled(name: str, formats: tuple[str, ...], skeleton: Skeleton[P], *,
               params: Callable[[np.ndarray, MmaParams], P], refuses: Callable[[MmaParams], str | None],
               tiles: Sequence[Tile], sparse: bool = False, architecture: str = "",
               reject: Callable[[GpuProduct, Architectures], str | None] = accepts,
-              counted_by: Callable[[Tile], tuple[int, ...]] = by_stage, precision: str = "",
+              counted_by: Callable[[Tile], tuple[int, ...]] = by_stage, precision: str = "", dtype: str = "",
               reference: Callable[[np.ndarray, np.ndarray, MmaParams], np.ndarray] = half_product) -> GpuFamily[P]:
     """A family with a skeleton of its own; arguments are those of `family`, and `refuses` is all that it refuses."""
     def build(p: P, _archs: Architectures = ()) -> Kernel:
@@ -196,11 +231,12 @@ def assembled(name: str, formats: tuple[str, ...], skeleton: Skeleton[P], *,
             found = arranged(layer, form)
             if isinstance(found, Arranged):
                 for p in _tiled(kernels, layer, found, archs, HALVES[precision]):
-                    yield _option(kernels, form, found, p)
+                    yield _option(kernels, layer, form, found, p)
 
     kernels = GpuFamily(name, GpuProduct, formats, precision, candidates, unstored(pack), build, reference,
                         partial(_reject, architecture, reject), skeleton=skeleton, unpack=unpack, params=params,
-                        refuses=refuses, sparse=sparse, tiles=tiles, architecture=architecture, counted_by=counted_by)
+                        refuses=refuses, sparse=sparse, tiles=tiles, architecture=architecture, counted_by=counted_by,
+                        dtype=dtype)
     return kernels
 
 
@@ -219,9 +255,12 @@ def _tiled(kernels: GpuFamily[P], layer: GpuProduct, found: Arranged, archs: Arc
     m, depth = found.weight.shape
     gather = None if found.gather is None else Gather(depth, found.run)
     counted: dict[tuple[int, ...], P] = {}
-    for tile, shares in itertools.product(tilings.candidates(layer.columns, 2, kernels.tiles), SHARES):
-        product = MmaParams(m, layer.columns, layer.weight.shape[1], tile, half, layer.out or half,
-                            layer.epilogue, gather=gather, window=layer.window, split_k=shares)
+    codes = layer.codes(kernels.dtype) if kernels.dtype else ""
+    itemsize, x = (2, "") if isinstance(codes, str) else (1, codes.dtype if codes.dtype != kernels.dtype else "")
+    for tile, shares in itertools.product(tilings.candidates(layer.columns, itemsize, kernels.tiles), SHARES):
+        product = MmaParams(m, layer.columns, layer.weight.shape[1], tile, kernels.dtype or half, layer.out or half,
+                            layer.epilogue, gather=gather, window=layer.window, split_k=shares,
+                            x=x)
         if kernels.refuses(product) is not None:
             continue
         stage = kernels.counted_by(tile)
@@ -232,14 +271,18 @@ def _tiled(kernels: GpuFamily[P], layer: GpuProduct, found: Arranged, archs: Arc
             yield p
 
 
-def _option(kernels: GpuFamily[P], form: str, found: Arranged, p: P) -> Option:
+def _option(kernels: GpuFamily[P], layer: GpuProduct, form: str, found: Arranged, p: P) -> Option:
     sizes = {name: length * np.dtype(dtype).itemsize for name, (length, dtype) in kernels.arguments(p).items()}
     nbytes = sum(size for name, size in sizes.items() if name not in ACTIVATIONS)
     tile = p.tile
     detail = f"{tile.rows}x{tile.columns}x{tile.depth} stages={tile.stages} threads={tile.threads}"
     detail += (f" split={p.split_k}" if p.split_k > 1 else "") + (f" rest={found.rest:.2%}" if found.rest else "")
     work = replace(kernels.skeleton.work(p, sizes, nbytes), kernel=kernels.name, tile=f"{tile.rows}x{tile.columns}")
-    return Option(form, kernels.name, detail, p, nbytes, work)
+    if not kernels.dtype or layer.given is not None:
+        return Option(form, kernels.name, detail, p, nbytes, work)
+    if not layer.written:  # a kernel makes the codes
+        work = replace(work, nbytes=work.nbytes + encoding.BYTES * p.inputs, launches=work.launches + 1)
+    return Option(form, kernels.name, detail, p, nbytes, work, codec=kernels.precision)
 
 
 def _staged_work(p: P, sizes: Mapping[str, int], weight_bytes: int, weight: pipeline.Weight, shared_bytes: int,
@@ -255,4 +298,5 @@ def _staged_work(p: P, sizes: Mapping[str, int], weight_bytes: int, weight: pipe
         stages=p.share_tiles, stages_in_flight=min(p.share_tiles, tile.stages - 1 - weight.in_flight),
         stage_fmas=tile.rows * tile.columns * tile.depth,
         stage_bytes=copied + stored * tile.rows * tile.depth, stage_copies=copied / p.copy_bytes,
-        sparse=sparse, warp_groups=architecture != "", launches=1 if p.split_k == 1 else 2)
+        sparse=sparse, warp_groups=architecture != "", launches=1 if p.split_k == 1 else 2,
+        rate=1.0 if p.itemsize == 2 else EIGHT_BITS)

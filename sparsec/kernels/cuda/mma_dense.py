@@ -13,6 +13,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import fragments, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.codes import E4M3
 from sparsec.kernels.cuda.family import family, product_params
 from sparsec.kernels.cuda.fragments import FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
@@ -23,7 +24,10 @@ INSTRUCTIONS = {
     "float16": "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
     "bfloat16": "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
     "int8": "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32",
+    "uint8": "mma.sync.aligned.m16n8k32.row.col.s32.s8.u8.s32",
+    E4M3: "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32",
 }
+"""By the element type of X, or of both."""
 STEP_BYTES = 2 * FRAGMENT_BYTES
 
 
@@ -41,7 +45,7 @@ def unpack(arrays: dict[str, np.ndarray], p: MmaParams) -> np.ndarray:
 
 def weight(p: MmaParams) -> pipeline.Weight:
     """How the weight reaches the tensor cores."""
-    return pipeline.Weight({"values": (p.row_blocks * p.steps * STEP_BYTES // p.itemsize, p.dtype)},
+    return pipeline.Weight({"values": (p.row_blocks * p.steps * STEP_BYTES // p.itemsize, p.stored)},
                            p.tile_steps * p.tile.rows // 16 * STEP_BYTES, _copy, pipeline.by_warps(_fetch))
 
 
@@ -68,7 +72,7 @@ def products(b: Block, values: Buffer, sums: Buffer) -> Callable[[int, int, Buff
             left = [values[row_block * 8 + half * 4 + i] for i in range(4)]
             right = [activations[half * 2 + i] for i in range(2)]
             first = (row_block * b.params.tile.column_blocks + column_block) * 4
-            ptx.multiply(INSTRUCTIONS[b.params.dtype], sums, first, left, right)
+            ptx.multiply(INSTRUCTIONS[b.params.x or b.params.dtype], sums, first, left, right)
 
     return product
 

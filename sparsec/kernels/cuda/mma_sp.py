@@ -13,6 +13,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import fragments, metadata, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.codes import E4M3
 from sparsec.kernels.cuda.family import family, product_params
 from sparsec.kernels.cuda.fragments import FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
@@ -20,11 +21,15 @@ from sparsec.kernels.cuda.staging import copy_steps
 from sparsec.kernels.emit.tir import Buffer, Expr
 
 _FLOATS = "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.{0}.{0}.f32"
+_BYTES = "mma.sp::ordered_metadata.sync.aligned.m16n8k64.row.col.{0}.{1}.{2}.{0}"
 INSTRUCTIONS = {
     "float16": _FLOATS.format("f16"),
     "bfloat16": _FLOATS.format("bf16"),
-    "int8": "mma.sp::ordered_metadata.sync.aligned.m16n8k64.row.col.s32.s8.s8.s32",
+    "int8": _BYTES.format("s32", "s8", "s8"),
+    "uint8": _BYTES.format("s32", "s8", "u8"),
+    E4M3: _BYTES.format("f32", E4M3, E4M3),
 }
+"""By the element type of X, or of both."""
 WORDS_BYTES = 128  # metadata of one instruction
 FORMATS = ("nm 2:4", "nm 2:4 permuted", "nm 4:6", "nm 6:8")
 
@@ -61,7 +66,7 @@ def refuses(p: MmaParams) -> str | None:
 def weight(p: MmaParams) -> pipeline.Weight:
     """How the weight reaches the tensor cores."""
     words = p.row_blocks // p.itemsize  # rows of metadata: a word serves two row blocks of 2-byte values, or one
-    arguments = {"values": (p.row_blocks * p.steps * FRAGMENT_BYTES // p.itemsize, p.dtype),
+    arguments = {"values": (p.row_blocks * p.steps * FRAGMENT_BYTES // p.itemsize, p.stored),
                  "metadata": (words * p.steps * 32, "uint32")}
     stage_words = p.tile_steps * p.tile.rows // 16 // p.itemsize * WORDS_BYTES
     return pipeline.Weight(arguments, values_bytes(p) + stage_words, _copy, pipeline.by_warps(_fetch))
@@ -94,7 +99,7 @@ def _fetch(b: Block, base: Expr, step: int, sums: Buffer) -> Callable[[int, int,
         left = [values[row_block * 4 + i] for i in range(4)]
         right = [activations[i] for i in range(4)]
         sparsity = (words[row_block // p.itemsize], row_block % p.itemsize)
-        ptx.multiply(INSTRUCTIONS[p.dtype], sums, (row_block * t.column_blocks + column_block) * 4, left, right,
+        ptx.multiply(INSTRUCTIONS[p.x or p.dtype], sums, (row_block * t.column_blocks + column_block) * 4, left, right,
                      sparsity)
 
     return product

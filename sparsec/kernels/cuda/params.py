@@ -13,12 +13,13 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from sparsec.kernels.cuda.codes import E4M3, STORED
 from sparsec.kernels.emit.epilogue import Epilogue
 
-ITEMSIZES = {"float16": 2, "bfloat16": 2, "int8": 1}
+ITEMSIZES = {"float16": 2, "bfloat16": 2, "int8": 1, E4M3: 1}
 HALVES = {"fp16": "float16", "bf16": "bfloat16", "int8": "float16"}
-"""The element type of activations around tensor cores, by precision; int8 is that of weights alone."""
-OUTPUTS = {"float16": 2, "bfloat16": 2, "float32": 4}
+"""The element type of activations around tensor cores, by precision; layers may read codes of 8 bits beside them."""
+OUTPUTS = {"float16": 2, "bfloat16": 2, "float32": 4, "uint8": 1, "int8": 1}
 STEP_BYTES = 64  # bytes of K that a warp's step multiplies: one `ldmatrix.x4`
 ROW_PAIR = 32  # rows of W are padded to these, since a word of metadata serves two blocks of 16
 VECTOR_BYTES = 16
@@ -119,12 +120,14 @@ class MmaParams:
         n: columns of X: tokens or pixels.
         k: features of X.
         tile: what a thread block computes.
-        dtype: of W and X; int8 sums are scaled per output to floats.
+        dtype: of W and X; sums of 8-bit numbers are scaled per output to floats.
         out: of Y and the residual.
         epilogue: what follows the product.
         gather: which feature each column of W multiplies; None for the same.
         window: how X's columns lie in an image; None where X is a matrix.
         split_k: shares of K that different blocks sum; more than one leave partial sums for a second kernel.
+        x: of X where that is not W's: uint8 beside int8.
+        coded: the type of Y's codes, where Y is made of them; what they stand for is an argument.
 
     """
 
@@ -138,6 +141,28 @@ class MmaParams:
     gather: Gather | None = None
     window: Window | None = None
     split_k: int = 1
+    x: str = ""
+    coded: str = ""
+
+    @property
+    def stored(self) -> str:
+        """The element type of W's buffers."""
+        return STORED.get(self.dtype, self.dtype)
+
+    @property
+    def x_type(self) -> str:
+        """The element type of X's buffer."""
+        return self.x or self.stored
+
+    @property
+    def y_type(self) -> str:
+        """The element type of Y's buffer."""
+        return STORED.get(self.coded, self.coded) or self.out
+
+    @property
+    def scaled(self) -> bool:
+        """Whether sums are scaled by output: those of 8-bit numbers."""
+        return self.itemsize == 1
 
     @property
     def slices(self) -> Slices | None:
@@ -222,7 +247,9 @@ def reject(p: MmaParams) -> str | None:
     reasons = {
         f"{t} does not deal whole fragments to its warps and two stages or more to the copies":
             not whole or t.stages < 2,
-        f"int8 activations need an even number of contiguous features: k = {p.k}, gather {p.gather}": p.copy_bytes < 2,
+        f"activations of 8 bits need an even number of contiguous features: k = {p.k}, gather {p.gather}":
+            p.copy_bytes < 2,
+        f"no instruction multiplies {p.dtype} by {p.x}": bool(p.x) and (p.dtype, p.x) != ("int8", "uint8"),
         f"K = {p.depth} is too short for {p.split_k} shares of whole stages":
             p.split_k > 1 and (p.split_k - 1) * p.share_tiles >= p.k_tiles,
     }

@@ -72,15 +72,19 @@ def arguments(p: MmaParams, weight: Arguments) -> Arguments:
     result = dict(weight)
     if p.gather:
         result["gather"] = (p.gather.length, "int32")
-    if p.dtype == "int8":
+    if p.scaled:
         result["scale"] = (p.m, "float32")
+    if p.dtype == "int8":
+        result["offset"] = (p.m, "int32")
     result["bias"] = (p.m, "float32")
-    result["x"] = (p.inputs, p.dtype)
+    if p.coded:
+        result["codes"] = (2, "float32")
+    result["x"] = (p.inputs, p.x_type)
     if p.epilogue.residual:
         result["residual"] = (p.outputs, p.out)
     if p.split_k > 1:
-        result["partial"] = (p.split_k * p.outputs, "float32")
-    result["y"] = (p.outputs, p.out)
+        result["partial"] = (p.split_k * p.outputs, epilogue.sum_type(p))
+    result["y"] = (p.outputs, p.y_type)
     return result
 
 

@@ -102,8 +102,9 @@ def load_global(to: Buffer, first: int, count: int, source: Buffer, index: Expr,
 
 
 def store_words(shared: Expr, at: Expr, words: Sequence[Expr]) -> None:
-    """Two or four words to byte `at`."""
-    emit(f"st.shared.v{len(words)}.b32", _address(shared, at), *words)
+    """One, two or four words to byte `at`."""
+    vector = f".v{len(words)}" if len(words) > 1 else ""
+    emit(f"st.shared{vector}.b32", _address(shared, at), *words)
 
 
 def store_floats(shared: Expr, at: Expr, values: Sequence[Expr]) -> None:

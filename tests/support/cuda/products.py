@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 
 from sparsec.errors import FormatError
+from sparsec.kernels.cuda.codes import Codes, encode
 from sparsec.kernels.cuda.params import Gather, MmaParams, Tile, Window
 from sparsec.kernels.emit.epilogue import Epilogue
 from tests.support.cuda.emulator import emulate, launches
 
-DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "int8": np.int8, "float32": np.float32}
+DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "int8": np.int8, "float32": np.float32,
+          "uint8": np.uint8, "e4m3": ml_dtypes.float8_e4m3fn}
 ACTIVATIONS = {"none": lambda y: y, "relu": lambda y: np.maximum(y, 0)}
 SCALE = 0.5
+CODES = {"uint8": Codes("uint8", 1.5, 120), "int8": Codes("int8", 0.75, -3), "e4m3": Codes("e4m3", 1.25)}
 
 SMALL = Tile(64, 32, 64, (2, 1), 3)
 SMALL_TILES = (SMALL, Tile(64, 64, 64, (4, 1), 3), Tile(64, 32, 128, (2, 1), 3), Tile(32, 4, 256, (16, 1), 2),
@@ -100,7 +103,7 @@ def weight_index(rng, p, pattern):
 def packed(family, p, weight):
     """A family's parameters and packed arrays; FormatError where it cannot store the weight."""
     params = family.params(weight, p)
-    return params, family.recipe(params).pack(weight)
+    return params, family.recipe(params).pack(stored(weight))
 
 
 def telling_weight(family, p):
@@ -134,9 +137,10 @@ def windows(image, w):
 def columns_of(rng, p):
     """A random X, and the matrix (n, k) that W multiplies."""
     if p.window:
-        image = rng.integers(-3, 4, (p.n // np.prod(p.window.output), *p.window.image)).astype(DTYPES[p.dtype])
+        shape = p.n // np.prod(p.window.output), *p.window.image
+        image = rng.integers(0 if p.x else -3, 4, shape).astype(DTYPES[p.x or p.dtype])
         return image, windows(image, p.window)
-    x = rng.integers(-3, 4, (p.n, p.k)).astype(DTYPES[p.dtype])
+    x = rng.integers(0 if p.x else -3, 250 if p.x else 4, (p.n, p.k)).astype(DTYPES[p.x or p.dtype])
     return x, x
 
 
@@ -149,16 +153,29 @@ def operands(p, arrays, rng, weight, gather=None):
         features = features[:, inputs["gather"]]
     y = features.astype(np.float64) @ weight.astype(np.float64).T
     if p.dtype == "int8":
+        offset = rng.integers(-9, 10, p.m).astype(np.int32)
+        y += offset
+    if p.scaled:
         inputs["scale"] = np.full(p.m, SCALE, np.float32)
         y *= SCALE
+    if p.dtype == "int8":
+        inputs["offset"] = offset
     inputs["bias"] = rng.integers(-9, 10, p.m).astype(np.float32)
     y += inputs["bias"]
-    inputs["x"] = x.ravel()
+    if p.coded:
+        inputs["codes"] = CODES[p.coded].numbers
+    inputs["x"] = stored(x).ravel()
     if p.epilogue.residual:
         residual = rng.integers(-5, 6, y.shape).astype(DTYPES[p.out])
         inputs["residual"] = residual.ravel()
         y += residual.astype(np.float64)
-    return inputs, ACTIVATIONS[p.epilogue.activation](y).astype(np.float32).astype(DTYPES[p.out]).ravel()
+    result = ACTIVATIONS[p.epilogue.activation](y).astype(np.float32)
+    return inputs, (result.astype(DTYPES[p.out]) if not p.coded else encode(result, CODES[p.coded])).ravel()
+
+
+def stored(array):
+    """An array as buffers hold it, numbers of e4m3 as bytes."""
+    return array.view(np.uint8) if array.dtype == DTYPES["e4m3"] else array
 
 
 def run(p, family, weight=None, *, seeds=(0,), mutate=None, repack=None, pipeline="tirx", gather=None, **fields):
@@ -178,8 +195,9 @@ def run(p, family, weight=None, *, seeds=(0,), mutate=None, repack=None, pipelin
     for seed in seeds:
         given = dict(inputs)
         if p.split_k > 1:
-            given["partial"] = np.full(p.split_k * p.outputs, np.nan, np.float32)
-        given["y"] = np.full(p.outputs, 99).astype(DTYPES[p.out])
+            kind = np.uint32 if p.dtype == "int8" else np.float32
+            given["partial"] = np.full(p.split_k * p.outputs, np.nan, np.float32).view(kind)
+        given["y"] = np.full(p.outputs, 99).astype(DTYPES[p.y_type])
         assert [(n, (a.size, str(a.dtype))) for n, a in given.items()] == list(family.arguments(params).items())
         statistics = program.run(list(given.values()), seed, library)
         wrong = max(wrong, float(np.mean(given["y"] != expected)))

@@ -6,23 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sparsec.graph.annotations import Annotation
 from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.layer import Activations, CpuProduct
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.emit.epilogue import Epilogue
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """The least and the largest value of every channel in samples, (channels,), with zero between them."""
-
-    least: np.ndarray
-    largest: np.ndarray
-
-
-RANGES = Annotation[Ranges]("ranges")
-"""What a layer's input holds in the real inputs that calibrate 8-bit integers."""
+from sparsec.kernels.ranges import Ranges
 
 
 @dataclass(frozen=True, eq=False)

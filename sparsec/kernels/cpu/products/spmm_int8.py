@@ -22,7 +22,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import round_up
 from sparsec.kernels.cpu.products import row_blocks, spmm
-from sparsec.kernels.cpu.products.layer import Ranges, StencilProduct
+from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.narrow import NarrowKernel, sparse_candidates
 from sparsec.kernels.cpu.products.spmm import SpmmParams
 from sparsec.kernels.cpu.products.tiles import LoadTile
@@ -34,6 +34,7 @@ from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, regist
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import unstored
 from sparsec.kernels.packing.vnni import GROUP, quantize
+from sparsec.kernels.ranges import Ranges
 from sparsec.target import Target
 
 _NARROWEST = 1 / 32  # of the widest channel's range: what samples left out of a channel does not saturate at once

@@ -58,6 +58,7 @@ using nv_bfloat162 = Two<nv_bfloat16, 4>;
 using __nv_bfloat162 = nv_bfloat162;
 using char2 = Two<signed char, 2>;
 using char4 = Four<signed char, 4>;
+using uchar2 = Two<unsigned char, 2>;
 using uchar4 = Four<unsigned char, 4>;
 using short4 = Four<short, 8>;
 using ushort4 = Four<unsigned short, 8>;
@@ -232,6 +233,7 @@ inline void ptx_st_shared_v2_f32(Register at, float a, float b) {
   emulator::store(at, v, 8);
 }
 
+inline void ptx_st_shared_b32(Register at, Register value) { emulator::store(at, &value, 4); }
 inline void ptx_st_shared_v2_b32(Register at, Register a, Register b) {
   Register v[2] = {a, b};
   emulator::store(at, v, 8);
@@ -260,6 +262,13 @@ inline void ptx_st_global_b32(const void* to, uint32_t value) {
   memcpy(const_cast<void*>(to), &value, 4);
 }
 
+inline void ptx_mul_rn_f32(float& to, float a, float b) {
+  volatile float product = a * b;  // which no sum contracts
+  to = product;
+}
+inline void ptx_cvt_rn_satfinite_e4m3x2_f32(uint16_t& to, float high, float low) {
+  to = emulator::to_e4m3(high) << 8 | emulator::to_e4m3(low);
+}
 inline void ptx_ex2_approx_ftz_f32(float& to, float x) {
   float power = exp2f(x);
   to = power < 0x1p-126f ? 0 : power;
@@ -317,9 +326,13 @@ EMULATED_SHORT_MMA(m16n8k8_row_col_f32_bf16_bf16_f32, emulator::Element::bf16)
 EMULATED_SPARSE_MMA(m16n8k32_row_col_f32_f16_f16_f32, emulator::Element::f16, float)
 EMULATED_SPARSE_MMA(m16n8k32_row_col_f32_bf16_bf16_f32, emulator::Element::bf16, float)
 EMULATED_SPARSE_MMA(m16n8k64_row_col_s32_s8_s8_s32, emulator::Element::s8, Register)
+EMULATED_SPARSE_MMA(m16n8k64_row_col_s32_s8_u8_s32, emulator::Element::s8_u8, Register)
+EMULATED_SPARSE_MMA(m16n8k64_row_col_f32_e4m3_e4m3_f32, emulator::Element::e4m3, float)
 EMULATED_DENSE_MMA(m16n8k16_row_col_f32_f16_f16_f32, emulator::Element::f16, float)
 EMULATED_DENSE_MMA(m16n8k16_row_col_f32_bf16_bf16_f32, emulator::Element::bf16, float)
 EMULATED_DENSE_MMA(m16n8k32_row_col_s32_s8_s8_s32, emulator::Element::s8, Register)
+EMULATED_DENSE_MMA(m16n8k32_row_col_s32_s8_u8_s32, emulator::Element::s8_u8, Register)
+EMULATED_DENSE_MMA(m16n8k32_row_col_f32_e4m3_e4m3_f32, emulator::Element::e4m3, float)
 
 using CUtensorMap = emulator::Map;
 #define __grid_constant__

@@ -194,7 +194,8 @@ def parameter(declaration):
 
 def translate(source):
     """CUDA source for device.h: inline PTX as function calls, shared memory as the emulator's."""
-    text = re.sub(r"#include <(?:cuda\w*|math_constants)\.h>", "", source)
+    text = re.sub(r"#include <(?:cuda\w*|math_constants|sm_61_intrinsics)\.h>", "", source)
+    text = re.sub(r'asm volatile \("dp4a.*', "", text)  # of functions beside bytes that none calls
     text = ASM.sub(lambda match: f"{shim(match[1], match[2])}\n}}", text)
     if re.search(r"\basm\b\s*volatile", text):
         raise TranslationError("inline PTX of a form that the emulator does not translate")

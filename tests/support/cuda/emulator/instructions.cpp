@@ -1,10 +1,14 @@
 // Instructions of whole warps: they wait for every live lane and check that all lanes execute the same one.
 #include <algorithm>
+#include <cmath>
 
 #include "state.h"
 
 namespace emulator {
 namespace {
+
+bool of_bytes(Element element) { return element != Element::f16 && element != Element::bf16; }
+bool of_integers(Element element) { return element == Element::s8 || element == Element::s8_u8; }
 
 float to_float(uint16_t bits, Element element) {
   if (element == Element::bf16) {
@@ -21,7 +25,7 @@ float to_float(uint16_t bits, Element element) {
 // Which of a group's four inputs a compressed column multiplies.
 int position(Product** lanes, int row, int column) {
   int group = column / 2, selector = lanes[0]->selector;
-  bool bytes = lanes[0]->element == Element::s8;
+  bool bytes = of_bytes(lanes[0]->element);
   int lane = row % 8 * 4 + (bytes ? group / 8 * 2 + row / 8 : selector * 2 + group / 4);
   int shift = bytes ? group % 8 * 4 : row / 8 * 16 + group % 4 * 4;
   unsigned nibble = lanes[lane]->metadata >> shift & 15;
@@ -33,12 +37,15 @@ int position(Product** lanes, int row, int column) {
 template <class Sum>
 void multiply_warp(Product** lanes) {
   const Product& first = *lanes[0];
-  bool bytes = first.element == Element::s8;
+  bool bytes = of_bytes(first.element);
   int word = bytes ? 4 : 2, columns = 8 * word, depth = first.sparse ? 2 * columns : columns;
   static Sum left[16][64], right[64][8];
   memset(left, 0, sizeof left);
-  auto value = [&](const uint32_t* registers, int i) -> Sum {
-    if (bytes) return reinterpret_cast<const int8_t*>(registers)[i];
+  auto value = [&](const uint32_t* registers, int i, bool right = false) -> Sum {
+    auto byte = reinterpret_cast<const uint8_t*>(registers);
+    if (first.element == Element::e4m3) return static_cast<Sum>(from_e4m3(byte[i]));
+    if (first.element == Element::s8_u8 && right) return byte[i];
+    if (bytes) return static_cast<int8_t>(byte[i]);
     return static_cast<Sum>(to_float(reinterpret_cast<const uint16_t*>(registers)[i], first.element));
   };
   for (int lane = 0; lane < kLanes; lane++) {
@@ -49,7 +56,7 @@ void multiply_warp(Product** lanes) {
       int k = first.sparse ? column / 2 * 4 + position(lanes, row, column) : column;
       left[row][k] = value(lanes[lane]->left, i);
     }
-    for (int i = 0; i < depth / 4; i++) right[i / word * 4 * word + t * word + i % word][g] = value(lanes[lane]->right, i);
+    for (int i = 0; i < depth / 4; i++) right[i / word * 4 * word + t * word + i % word][g] = value(lanes[lane]->right, i, true);
   }
   for (int lane = 0; lane < kLanes; lane++)
     for (int i = 0; i < 4; i++) {
@@ -77,6 +84,23 @@ uint32_t load_column(uint64_t descriptor, int column, int byte) {
 }
 
 }  // namespace
+
+float from_e4m3(uint8_t bits) {
+  int exponent = bits >> 3 & 15, mantissa = bits & 7;
+  if ((bits & 127) == 127) return NAN;
+  float value = exponent ? ldexpf(8 + mantissa, exponent - 10) : ldexpf(mantissa, -9);
+  return bits & 128 ? -value : value;
+}
+
+uint8_t to_e4m3(float value) {
+  if (value != value) return 127;
+  uint8_t sign = std::signbit(value) ? 128 : 0;
+  value = fabsf(value);
+  if (value >= 448) return sign | 126;
+  int exponent = std::max(-6, value > 0 ? std::ilogb(value) : -6);
+  int steps = static_cast<int>(nearbyintf(ldexpf(value, 3 - exponent)));  // 8 to 16 of them, fewer where subnormal
+  return sign | ((exponent + 6) * 8 + steps);  // a mantissa that rounds up to 16 carries into the exponent
+}
 
 void warp_barrier() {
   char nothing = 0;
@@ -146,9 +170,11 @@ void load_matrices(uint32_t* registers, uint32_t row, int count, bool transposed
 
 void multiply(Product& product) {
   require_full_warp("mma");
-  static const char* names[2][3] = {{"mma.f16", "mma.bf16", "mma.s8"}, {"mma.sp.f16", "mma.sp.bf16", "mma.sp.s8"}};
+  static const char* names[2][5] = {
+      {"mma.f16", "mma.bf16", "mma.s8", "mma.s8.u8", "mma.e4m3"},
+      {"mma.sp.f16", "mma.sp.bf16", "mma.sp.s8", "mma.sp.s8.u8", "mma.sp.e4m3"}};
   const char* name = names[product.sparse][static_cast<int>(product.element)];
-  warp_wide<Product>(name, product, product.element == Element::s8 ? multiply_warp<int32_t> : multiply_warp<float>);
+  warp_wide<Product>(name, product, of_integers(product.element) ? multiply_warp<int32_t> : multiply_warp<float>);
 }
 
 void multiply_group(const GroupProduct& p) {

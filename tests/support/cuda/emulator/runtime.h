@@ -13,7 +13,9 @@ namespace emulator {
 extern dim3 thread_index, block_index, block_size, grid_size;
 
 enum class Shuffle { absolute, up, down, exclusive };
-enum class Element { f16, bf16, s8 };
+enum class Element { f16, bf16, s8, s8_u8, e4m3 };  // s8_u8: signed weights, unsigned activations
+float from_e4m3(uint8_t bits);
+uint8_t to_e4m3(float value);  // to nearest even, saturated at 448
 
 void barrier();       // __syncthreads
 void warp_barrier();  // __syncwarp
