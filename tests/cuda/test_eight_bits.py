@@ -4,13 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sparsec.kernels.cuda import eight_bits
+from sparsec.kernels.cuda import eight_bits, encoding
+from sparsec.kernels.cuda.codes import Codes, encode, of_range
+from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.cuda.params import Gather, MmaParams, Window
 from sparsec.kernels.emit.epilogue import Epilogue
-from tests.support.cuda.products import FINISH, SMALL, convolution, needs_compiler, run, weight_index
+from tests.support.cuda.emulator import launches
+from tests.support.cuda.products import DTYPES, FINISH, SMALL, convolution, needs_compiler, run, weight_index
 
-pytestmark = needs_compiler
 TILE = replace(SMALL, depth=128)
 BYTES = MmaParams(100, 36, 324, TILE, dtype="int8", epilogue=FINISH)
 PRODUCTS = {
@@ -26,9 +30,59 @@ PRODUCTS = {
 }
 
 
+@needs_compiler
 @pytest.mark.parametrize("name", PRODUCTS)
 @pytest.mark.parametrize("family", [eight_bits.SPARSE_INT8, eight_bits.DENSE_INT8], ids=lambda family: family.name)
 def test_products_are_exact(family, name):
     weight = weight_index(np.random.default_rng(1), PRODUCTS[name], "2:4")
     wrong, (product, *_) = run(PRODUCTS[name], family, weight, seeds=range(2))
     assert (wrong, product.bank_conflicts) == (0, 0)
+
+
+KINDS = Codes("uint8", 0.031, 77), Codes("int8", 0.25, -9), Codes("uint8", 2.0)
+
+
+@needs_compiler
+@pytest.mark.parametrize("source", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("codes", KINDS, ids=str)
+def test_codes_are_made_as_numpy_makes_them(codes, source):
+    values = np.random.default_rng(0).standard_normal(1003) * 20
+    values[:6] = 0, -0.0, 1e4, -1e4, 0.125, 0.375
+    values, y = values.astype(DTYPES[source]), np.zeros(1003, codes.stored)
+    launches.call(encoding.build(values.size, source, codes.dtype), values, codes.numbers, y, pipeline="tirx")
+    np.testing.assert_array_equal(y, encode(values.astype(np.float32), codes))
+
+
+@given(m=st.integers(1, 9), k=st.integers(1, 90), most=st.integers(1, 127), seed=st.integers(0, 99))
+def test_the_codes_of_a_weight_are_found_in_its_floats(m, k, most, seed):
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(-most, most + 1, (m, k)).astype(np.int8)
+    weight = codes.astype(np.float32) * rng.uniform(1e-4, 3, (m, 1)).astype(np.float32)
+    found, scale = eight_bits.rows_of_codes(weight)
+    np.testing.assert_allclose(found * scale[:, np.newaxis], weight, rtol=1e-6)
+
+
+def test_other_weights_have_no_codes():
+    weight = np.random.default_rng(0).standard_normal((4, 32)).astype(np.float32)
+    assert eight_bits.rows_of_codes(weight) == eight_bits.NOT_CODES
+
+
+@pytest.mark.parametrize(("least", "largest", "padded"), [(0, 5, True), (-3, 5, False), (-3, 5, True), (-4, 0, False),
+                                                          (0, 0, False)])
+def test_zero_is_exact_and_ranges_fit(least, largest, padded):
+    codes = of_range(least, largest, "int8", padded=padded)
+    ends = encode(np.array([least, 0, largest], np.float32), codes).astype(int) - codes.zero_point
+    assert ends[1] == 0
+    np.testing.assert_allclose(ends * codes.scale, [least, 0, largest], atol=codes.scale / 1.9)
+    assert not padded or codes.zero_point == 0
+
+
+def test_a_product_of_a_layer_is_within_half_a_code_of_each_operand():
+    rng = np.random.default_rng(0)
+    weight, x = (rng.standard_normal(shape).astype(np.float32) for shape in ((24, 96), (96, 50)))
+    layer = GpuProduct(weight, np.zeros(24), 50, Epilogue(), ranges=(float(x.min()), float(x.max())))
+    error = np.abs(eight_bits.product(layer, weight, x, "int8") - weight @ x)
+    steps = np.abs(weight).max(axis=1)[:, np.newaxis] / 254, layer.codes("int8").scale / 2
+    bound = steps[0] * (np.abs(x).sum(axis=0) + 96 * steps[1]) + steps[1] * np.abs(weight).sum(axis=1)[:, np.newaxis]
+    assert (error <= bound + 1e-3).all()
+    assert error.max() > 0

@@ -1,0 +1,125 @@
+"""Models whose layers multiply codes of 8 bits on GPUs: quantised ones, and floats by samples; in the emulator."""
+
+from functools import partial
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto
+
+from sparsec.backends.cuda.lower import lower
+from sparsec.backends.cuda.planning import layer_of, layer_options
+from sparsec.cli.compile import narrow_told
+from sparsec.compiler.options import CompileOptions
+from sparsec.compiler.planning import plan
+from sparsec.compiler.prepare import prepare
+from sparsec.compiler.quantization import quantize
+from sparsec.cost.plan import CHOICE, choose
+from sparsec.graph import ort, reader
+from sparsec.graph.compare import random_feeds
+from sparsec.kernels.cuda.families import FAMILIES
+from tests.support.cuda import networks, walk
+from tests.support.cuda.emulator import emulate
+
+pytestmark = pytest.mark.skipif(emulate.COMPILER is None, reason="emulating kernels needs g++")
+MASK = np.array([[1] * 12 + [0] * 4])
+
+
+def feeds_of(model):
+    feeds = random_feeds(reader.load(model))
+    return feeds | {"mask": MASK} if "mask" in feeds else feeds
+
+
+def planned(model, precision="fp16", inputs=None, target="cuda-sm80"):
+    """The prepared model, the rows of its plan, and whether its layers may have 8 bits: those that may now have."""
+    prepared = prepare(model, CompileOptions(target, precision=precision, inputs=inputs, tune="off"))
+    job, backend = prepared.job, prepared.backend
+    rows = plan(prepared.graph, job, backend, backend.judge(prepared.graph, job))
+    pick, narrow = partial(choose, machine=job.calibration.machine), {}
+    for node in prepared.graph.graph:
+        if layer_of(node) is not None:
+            offers = layer_options(node, job.target, job.precision)[0]
+            eight = [offer for offer in offers if FAMILIES[offer.family].dtype]
+            narrow[node.name] = bool(eight)
+            CHOICE.set(node, pick(node.name, eight or offers))
+    return prepared, rows, narrow
+
+
+def lowered(prepared):
+    return lower(prepared.graph, prepared.job.target, prepared.job.precision)
+
+
+def quantized(tmp_path, model, feeds):
+    """The model in QDQ form, by onnxruntime's quantiser."""
+    onnx.save(model, tmp_path / "model.onnx")
+    return quantize(tmp_path / "model.onnx", feeds, 0.9, {}).model
+
+
+@pytest.mark.parametrize("build", [networks.transformer, networks.network])
+def test_quantised_models_are_onnxruntimes_to_a_code(build, tmp_path):
+    model = build()
+    feeds = feeds_of(model)
+    model = quantized(tmp_path, model, feeds)
+    prepared, _, narrow = planned(model)
+    assert sum(narrow.values()) >= len(narrow) - 2
+    session, program = ort.session(model, optimized=False), lowered(prepared)
+    for mine, reference in zip(walk.run(program, feeds), session.run(None, feeds), strict=True):
+        step = np.diff(np.unique(reference)).min()  # of the codes of the output
+        assert np.abs(mine - reference).max() <= 1.01 * step
+
+
+@pytest.mark.parametrize("build", [networks.transformer, networks.network])
+def test_float_models_by_samples_err_as_told(build):
+    model = build()
+    feeds = feeds_of(model)
+    prepared, rows, narrow = planned(model, "int8", feeds)
+    assert all(narrow.values())
+    errors = [row.error for row in rows if row.error is not None]
+    assert all(0 < error < 0.05 for error in errors)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for mine, reference in zip(walk.run(lowered(prepared), feeds), session.run(None, feeds), strict=True):
+        assert np.abs(mine - reference).max() <= 0.05 * np.abs(reference).max()
+
+
+def test_a_layer_makes_the_codes_that_only_the_next_one_reads():
+    model = networks.transformer()
+    prepared, *_ = planned(model, "int8", feeds_of(model))
+    made = [name for name in walk.kernels(lowered(prepared)) if name.startswith("codes")]
+    assert len(made) == 4  # what projections, the attention's output, the first layer of the middle and the head read
+
+
+def linear(inputs, *, name="y", **constants):
+    """A linear layer in QDQ form; `constants` replace those of its quantisation."""
+    g, rng = networks.Graph(), np.random.default_rng(0)
+    given = {"codes": rng.integers(-127, 128, (inputs, 8)).astype(np.int8), "scale": np.float32(0.01),
+             "zero": np.int8(0), "x_zero": np.uint8(130)} | constants
+    x = [g.constant(np.float32(0.02)), g.constant(given["x_zero"])]
+    x = g("DequantizeLinear", g("QuantizeLinear", "x", *x), *x)
+    weight = g("DequantizeLinear", *[g.constant(given[each]) for each in ("codes", "scale", "zero")])
+    g("MatMul", x, weight, name=name)
+    return g.model({"x": (TensorProto.FLOAT, [32, inputs])}, {name: [32, 8]})
+
+
+@pytest.mark.parametrize(("model", "reason"), [
+    (linear(33), "odd number of bytes"),
+    (linear(32, codes=np.arange(256, dtype=np.uint8).reshape(32, 8), zero=np.uint8(9)), "not made of signed bytes"),
+])
+def test_what_has_no_8_bits_says_why(model, reason):
+    prepared, (row,), narrow = planned(model)
+    assert narrow == {"y": False}
+    assert reason in row.widened
+    told = narrow_told({"layers": [{"layer": "y", "kernel": row.kernel, "widened": row.widened}],
+                        "precision": "fp16", "target": "cuda-sm80"})
+    assert "1 of 1 layers in half precision" in told
+    feeds = random_feeds(reader.load(model))
+    expected = ort.session(model, optimized=False).run(None, feeds)[0]
+    np.testing.assert_allclose(walk.run(lowered(prepared), feeds)[0], expected, atol=2e-3 * np.abs(expected).max())
+
+
+def test_without_samples_activations_stay_half():
+    g = networks.Graph()
+    g.linear("x", 64, 64, name="y")
+    _, (row,), narrow = planned(g.model({"x": (TensorProto.FLOAT, [256, 64])}, {"y": [256, 64]}), "int8")
+    assert not any(narrow.values())
+    assert "--inputs" in row.widened
