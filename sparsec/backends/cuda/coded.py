@@ -72,8 +72,8 @@ def is_written(node: ir.Node) -> bool:
 
 def written(node: ir.Node) -> tuple[ir.Value, Codes] | None:
     """What a planned layer computes in place of its floats: the codes of a value, None where it gives floats."""
-    value = node.outputs[0]
-    if not _makes(node) or not _stays(value):
+    value, choice = node.outputs[0], CHOICE.get(node)
+    if not _makes(node) or not _stays(value) or choice is None or FAMILIES[choice.winner.option.family].library:
         return None
     users = [use.node for use in value.uses()]
     if len(users) == 1 and (found := quantization(users[0], "QuantizeLinear")) is not None:
