@@ -259,7 +259,7 @@ def narrow_told(description: dict[str, Any]) -> str:
 def _widened(layers: Sequence[dict[str, Any]]) -> str:
     """How many layers compute in half precision that might have fewer bits, by reason."""
     reasons = Counter(layer["widened"] for layer in layers if layer.get("widened"))
-    return "; ".join(f"{count} of {len(layers)} layers in half precision: {why}"
+    return "; ".join(f"{count} of {len(layers)} layers stay in half precision: {why}"
                      for why, count in reasons.most_common())
 
 

@@ -59,7 +59,7 @@ def codes(family):
         deep = replace(tile, depth=2 * tile.depth)
         p = MmaParams(*SIZES, deep, family.dtype, epilogue=FINISH, x="uint8", coded="uint8")
         if family.refuses(p) is None:
-            yield family, p, "sm_80"
+            yield family, p, "sm_90" if tile == family.tiles[-1] else "sm_80"
 
 
 def fits(family, p, architecture):

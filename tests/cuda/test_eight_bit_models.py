@@ -111,7 +111,7 @@ def test_what_has_no_8_bits_says_why(model, reason):
     assert reason in row.widened
     told = narrow_told({"layers": [{"layer": "y", "kernel": row.kernel, "widened": row.widened}],
                         "precision": "fp16", "target": "cuda-sm80"})
-    assert "1 of 1 layers in half precision" in told
+    assert "1 of 1 layers stay in half precision" in told
     feeds = random_feeds(reader.load(model))
     expected = ort.session(model, optimized=False).run(None, feeds)[0]
     np.testing.assert_allclose(walk.run(lowered(prepared), feeds)[0], expected, atol=2e-3 * np.abs(expected).max())

@@ -15,7 +15,7 @@ from sparsec.graph.nodes import on_the_left, weight_array
 from sparsec.kernels.cuda import eight_bits
 from sparsec.kernels.cuda.families import FAMILIES
 
-SLOWER = "half precision is predicted or was measured to be as fast"
+SLOWER = "kernels of 8 bits are no faster"
 DENSE = {"int8": eight_bits.DENSE_INT8}
 """By precision the family that takes every layer that computes with it."""
 

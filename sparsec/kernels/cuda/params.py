@@ -17,7 +17,7 @@ from sparsec.kernels.cuda.codes import E4M3, STORED
 from sparsec.kernels.emit.epilogue import Epilogue
 
 ITEMSIZES = {"float16": 2, "bfloat16": 2, "int8": 1, E4M3: 1}
-HALVES = {"fp16": "float16", "bf16": "bfloat16", "int8": "float16"}
+HALVES = {"fp16": "float16", "bf16": "bfloat16", "int8": "float16", "fp8": "float16"}
 """The element type of activations around tensor cores, by precision; layers may read codes of 8 bits beside them."""
 OUTPUTS = {"float16": 2, "bfloat16": 2, "float32": 4, "uint8": 1, "int8": 1}
 STEP_BYTES = 64  # bytes of K that a warp's step multiplies: one `ldmatrix.x4`
