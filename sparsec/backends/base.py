@@ -274,6 +274,7 @@ class Backend(ABC):
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
                             convolutions: Sequence[Convolution] = (), caches: bool = False,  # noqa: ARG002 - of some
+                            recurrences: Sequence[ir.Node] = (),
                             ) -> tuple[Functions, Mapping[str, object]]:
         """The library of kernels for run-time sizes, and what calls of attention are told of its kernels.
 
@@ -286,9 +287,12 @@ class Backend(ABC):
             suppression: whether there is one, named so, for NonMaxSuppression.
             convolutions: of each of those that are no rows what the kernel computes.
             caches: whether caches are appended to, for which a device of its own has kernels.
+            recurrences: of those that a device of its own has kernels for, named `recurrence` and the number, what
+                they compute; their constants are those of the library's functions.
 
         """
-        count = len(attentions) + len(rotations) + levels + len(windows) + suppression + len(convolutions)
+        count = (len(attentions) + len(rotations) + levels + len(windows) + suppression + len(convolutions)
+                 + len(recurrences))
         raise UnsupportedOperatorError(f"there are no {count} kernels for run-time sizes on target "
                                        f"'{job.target.name}'; compile for a cpu")
 
@@ -304,6 +308,14 @@ class Backend(ABC):
 
         """
         return []
+
+    def rejects_attention(self, attention: Attention, job: Job) -> str | None:  # noqa: ARG002 - of some
+        """Why there is no kernel for an attention of run-time sizes; None where there is one."""
+        return None
+
+    def rejects_recurrence(self, cell: str, hidden: int) -> str | None:  # noqa: ARG002 - of some
+        """Why there is no kernel for the steps of a recurrent layer of any length; None where there is one."""
+        return None
 
     def build_recurrences(self, nodes: Sequence[ir.Node], job: Job) -> Functions:
         """The library of the kernels of planned recurrences for any number of steps, by `recurrence` and the number.

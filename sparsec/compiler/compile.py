@@ -116,7 +116,8 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
     part_options = replace(options, shapes=None, dims=None, inputs=None, verify=False, strict=False,
                            precision=precision, dump_ir=None, progress=None,
                            tune_seconds=options.tune_seconds / len(stages))
-    parts = [_with_rows(stage, part_options) if stage.interpreted else compile_one(stage.model, part_options)
+    spared = simplified.context.spared
+    parts = [_with_rows(stage, part_options, spared) if stage.interpreted else compile_one(stage.model, part_options)
              for stage in stages]
     outside, interpreted = _without_kernels(simplified, stages, parts, device)
     if options.strict and outside:
@@ -162,13 +163,13 @@ def _without_kernels(simplified: Simplified, stages: Sequence[Stage], parts: Seq
     return outside, [Outside(node_name(node), node.op_type, reason) for node, reason in found if node not in refused]
 
 
-def _with_rows(stage: Stage, options: CompileOptions) -> Artifact | None:
+def _with_rows(stage: Stage, options: CompileOptions, spared: Spared) -> Artifact | None:
     """The artifact of a stage of computed sizes that has kernels: of rows, as those of experts, or NMS; else None."""
     device = options.backend.device
     if not has_kernels(stage, device):
         return None
     try:
-        artifact = _compile_sized(stage.model, options, simplify(stage.model, options, symbolic=True))
+        artifact = _compile_sized(stage.model, options, simplify(stage.model, options, symbolic=True, spared=spared))
     except UnsupportedOperatorError:
         if device:  # which takes fewer kinds of layers at such sizes than the processor interprets
             return None
@@ -183,10 +184,7 @@ def _with_rows(stage: Stage, options: CompileOptions) -> Artifact | None:
 def _compile_sized(model: reader.Source, options: CompileOptions, simplified: Simplified) -> Artifact:
     """The artifact of a model whose inputs have sizes that only the run tells."""
     job = simplified.job
-    try:
-        sized = build_sized(simplified.graph, job, simplified.context, options.backend, ranges(options.dims or {}))
-    except UnsupportedOperatorError as error:
-        raise UnsupportedOperatorError(str(error)) from error  # not to be tried again: nothing in stages is interpreted
+    sized = build_sized(simplified.graph, job, simplified.context, options.backend, ranges(options.dims or {}))
     outside = (*sized.outside, *defects(simplified.context.spared, sized.outside))
     if options.strict and outside:
         _refuse(outside)

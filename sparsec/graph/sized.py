@@ -24,6 +24,8 @@ KEPT_ROOM, KEPT_PARTS = 16, 5
 """Of that kernel's memory for the boxes that are kept: they are a multiple of the first, of so many numbers each."""
 LEVELS = "Levels"
 """(X) -> scale, zero point: the single numbers that DynamicQuantizeLinear finds of all of X."""
+LEVELS_PARTS, LEVELS_LENGTH = 128, 16
+"""Parts, at most, in which devices look at X, and numbers that each leaves."""
 SCALE, ROUND, MASK, WEIGHTS = "scale", "round", "mask", "weights"
 """What attention of quantised graphs does to products of queries and keys, in order, with its numbers: multiply by one;
 round to codes and back, by what makes a value whole, the least and the largest then, and what undoes it; add the mask;

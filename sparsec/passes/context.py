@@ -38,7 +38,8 @@ class Spared:
 def _of(node: ir.Node, reasons: Mapping[str, str]) -> str | None:
     """The reason that is known of a node, or of what it became before."""
     name = node_name(node)
-    return next((why for each, why in reasons.items() if each == name or each.startswith(f"{name}.")), None)
+    later = f"{name}.", f"{name}@"  # the second in graphs of stages
+    return next((why for each, why in reasons.items() if each == name or each.startswith(later)), None)
 
 
 NOTHING = Spared()

@@ -11,9 +11,10 @@ from sparsec.analysis.symbols.size import is_name
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import simplify
 from sparsec.compiler.samples import usual
-from sparsec.compiler.sized.build import original, row_plans, staged
-from sparsec.compiler.sized.build import outside as outside_of
+from sparsec.compiler.sized.build import original, row_plans
 from sparsec.compiler.sized.device import left_to_processor
+from sparsec.compiler.sized.outside import outside as outside_of
+from sparsec.compiler.sized.staged import staged
 from sparsec.cost.calibration import Calibration
 from sparsec.errors import SparsecError
 from sparsec.graph import reader
@@ -123,7 +124,7 @@ def any_size(model: reader.Source, options: CompileOptions, calibration: Calibra
     simplified = simplify(model, options, calibration=calibration, symbolic=True)
     found = staged(simplified.graph, limits, simplified.job, simplified.context, options.backend)
     layers, call_us = found.alone, dict[int, float]()
-    left = left_to_processor(found.plan) if options.backend.device else []
+    left = left_to_processor(found.plan, simplified.context.spared) if options.backend.device else []
     if layers:
         pixels = found.convolutions.pixels
         call_us[pixels] = 1e6 * (found.between_s + found.convolutions.seconds(pixels))
@@ -135,7 +136,7 @@ def any_size(model: reader.Source, options: CompileOptions, calibration: Calibra
     rows = [Rows(row.layer, row.rows or 0, row.format, row.kernel, row.predicted_us) for row in layers]
     order = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer for row in rows))}
     notes = tuple(Outside(each.layer, each.reason, each.operator)
-                  for each in outside_of(found, simplified.graph.graph, left))
+                  for each in outside_of(found, simplified.graph.graph, left, simplified.context.spared))
     steps = len(found.plan.fields["steps"])
     recurrent = tuple(original(node_name(node)) for node in found.plan.recurrences)
     return AnySize(tuple(sorted(rows, key=lambda row: order[row.layer])), call_us, recurrent, times_of(found, sizes),

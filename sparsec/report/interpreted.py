@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from sparsec.analysis.symbols.known import Symbols
 from sparsec.analysis.symbols.size import Size
-from sparsec.compiler.sized.build import Staged
 from sparsec.compiler.sized.plan import element_name
+from sparsec.compiler.sized.staged import Staged
 from sparsec.errors import InputError
 from sparsec.graph.constants import constant
 from sparsec.graph.nodes import node_name, read_by

@@ -1,5 +1,7 @@
 """Models of symbolic dimensions compile without any option, and one artifact is right at every size."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from onnx import numpy_helper
@@ -8,6 +10,7 @@ import sparsec
 from sparsec.artifact.file import Artifact
 from sparsec.backends.cpu.backend import CpuBackend
 from sparsec.backends.program import SIZED, Program, TensorSpec
+from sparsec.backends.relax.importer import OPERATORS
 from sparsec.bench.sized_profile import profile_sized
 from sparsec.errors import ArtifactError, InputError, ShapeError, UnsupportedOperatorError
 from sparsec.graph.compare import relative_error, run_onnxruntime
@@ -173,6 +176,24 @@ def test_what_has_no_kernel_yet_is_named_and_right():
         assert max(errors(session, model, {"x": RNG.standard_normal(size, np.float32), "k": weight})) < 1e-5
     with pytest.raises(UnsupportedOperatorError, match="strict"):
         sparsec.compile(model, tune="off", strict=True)
+
+
+def test_what_the_target_lacks_is_computed_between_stages():
+    model = model_of(f"""{HEADER} lacking (float[n, 4] x) => (float[n, 5] y) {{
+      a = Erf(x) y = Gemm<transB=1>(a, head) }}""")
+
+    def refuse(*_):
+        raise UnsupportedOperatorError("no function of errors")
+
+    with mock.patch.dict(OPERATORS, Erf=refuse):
+        artifact = sparsec.compile(model, tune="off")
+        with pytest.raises(UnsupportedOperatorError, match="no function of errors"):
+            sparsec.compile(model, tune="off", strict=True)
+    (row,) = artifact.report["outside"]
+    assert row["operator"] == "Erf"
+    assert row["reason"].endswith("; no function of errors")
+    session = sparsec.InferenceSession(artifact)
+    assert max(errors(session, model, {"x": RNG.standard_normal((3, 4), np.float32)})) < 1e-5
 
 
 def test_a_mask_of_a_length_by_another_name_is_one_of_attention():

@@ -7,7 +7,6 @@ import onnx
 import onnxruntime
 import pytest
 
-import sparsec
 from sparsec.backends.cuda import between
 from sparsec.cost.precisions import HALF_PRECISIONS
 from sparsec.errors import ArtifactError, InputError, UnsupportedOperatorError
@@ -280,15 +279,3 @@ def test_no_rows_give_no_rows():
     compiled = Compiled(networks.symbolic(g.model({"x": (1, [1, 32])}, {"y": [1, 8]}), "rows"), "cuda-sm80")
     (y,) = compiled({"x": np.zeros((0, 32), np.float32)})
     assert y.shape == (0, 8)
-
-
-def test_what_is_not_taken_is_named():
-    g = networks.Graph()
-    g.conv(g("Relu", g.conv("x", 8, 4, 3)), 8, 8, 3)
-    g.nodes[-1].output[0] = "y"
-    model = g.model({"x": (1, [1, 4, 16, 16])}, {"y": [1, 8, 16, 16]})
-    for value in (*model.graph.input, *model.graph.output):
-        for axis in (2, 3):
-            value.type.tensor_type.shape.dim[axis].dim_param = "hw"[axis - 2]
-    with pytest.raises(UnsupportedOperatorError, match="images whose height and width only the run tells"):
-        sparsec.compile(model, "cuda-sm80", tune="off")

@@ -6,7 +6,6 @@ import numpy as np
 import onnxruntime
 import pytest
 
-import sparsec
 from sparsec.cost.precisions import HALF_PRECISIONS
 from sparsec.errors import InputError, UnsupportedOperatorError
 from sparsec.runtime.sized import device, device_attention, device_caches, device_growing
@@ -221,11 +220,6 @@ def test_masks_are_given_for_all_keys_or_one():
                      "mask": np.random.default_rng(past).standard_normal((1, 1, 1, total), np.float32)}
             agree(mine(feeds), theirs.run(None, feeds))
     assert len(mine.runner.tapes) == 1
-
-
-def test_branches_are_refused():
-    with pytest.raises(UnsupportedOperatorError, match="runs in a branch of an If"):
-        sparsec.compile(decoders.merged_decoder(), "cuda-sm80", tune="off")
 
 
 def test_keys_of_caches_are_divided_and_those_that_masks_hide_left_out(decoder, monkeypatch):

@@ -5,9 +5,19 @@ from functools import cache
 import pytest
 
 from sparsec.backends.cuda.between import BITS, QUERIES
-from sparsec.kernels.cuda import sized_attention, sized_copy, sized_rotary, tiles
+from sparsec.graph.operators.recurrence import EARLY, Activation
+from sparsec.kernels.cuda import (
+    sized_attention,
+    sized_copy,
+    sized_levels,
+    sized_recurrence,
+    sized_rotary,
+    sized_windows,
+    tiles,
+)
 from sparsec.kernels.cuda.attention_params import AttentionParams, tiled
 from sparsec.kernels.emit.projection import Projection
+from sparsec.kernels.tensors import Direction
 from tests.support.cuda.sass import check_limits, instructions, needs_cuobjdump, needs_nvcc
 
 pytestmark = needs_nvcc
@@ -59,3 +69,21 @@ MOVES = {
 def test_moves_stay_within_limits(name):
     function, threads = MOVES[name]
     check_limits(function, 4 * threads, 0, list(tiles.LIMITS)[sorted(MOVES).index(name) % len(tiles.LIMITS)])
+
+
+OTHERS = {
+    **{f"windows {kind}": (sized_windows.build(kind, "float16"), sized_windows.THREADS, 0)
+       for kind in sized_windows.KINDS},
+    **{f"levels of {dtype}": (sized_levels.build(dtype), sized_levels.THREADS, 0) for dtype in ("float32", "bfloat16")},
+    **{f"{each.cell} of {each.hidden}": (sized_recurrence.build(each), min(1024, each.gates), 4 * each.gates)
+       for each in (Direction(cell, 1, 1, hidden, tuple(map(Activation, names.split())), clip=0.5)
+                    for cell, hidden, names in (("LSTM", 2048, "sigmoid tanh tanh"), ("GRU", 96, "sigmoid tanh"),
+                                                (EARLY, 50, "hard_sigmoid leaky_relu"), ("RNN", 256, "relu")))},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_layers_stay_within_limits(name):
+    function, threads, shared = OTHERS[name]
+    few = 32  # bytes, where the assembler prefers many blocks
+    check_limits(function, threads, shared, list(tiles.LIMITS)[sorted(OTHERS).index(name) % len(tiles.LIMITS)], few)

@@ -102,6 +102,7 @@ class CpuBackend(Backend):
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
                             convolutions: Sequence[Convolution] = (), caches: bool = False,  # noqa: ARG002 - in place
+                            recurrences: Sequence[ir.Node] = (),  # noqa: ARG002 - built by numbers of members
                             ) -> tuple[Functions, Mapping[str, object]]:
         """Kernels by the name of their number."""
         from sparsec.backends.cpu import replay

@@ -11,7 +11,7 @@ from sparsec.backends.cuda import driver
 from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import Functions, Needs
 from sparsec.cost.precisions import CALIBRATED, GPU_PRECISIONS
-from sparsec.errors import ArtifactError, UnsupportedOperatorError
+from sparsec.errors import ArtifactError
 from sparsec.machine.memory import Memory
 from sparsec.target import CUBLASLT, LIBRARIES, Target
 
@@ -142,18 +142,27 @@ class CudaBackend(Backend):
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
-                            convolutions: Sequence[Convolution] = (),  # noqa: ARG002 - it offers none
-                            caches: bool = False) -> tuple[Functions, Mapping[str, object]]:
+                            convolutions: Sequence[Convolution] = (), caches: bool = False,
+                            recurrences: Sequence[ir.Node] = ()) -> tuple[Functions, Mapping[str, object]]:
         """Kernels by the names of their numbers; copies."""
-        from sparsec.backends.cuda.between import build
+        from sparsec.backends.cuda.between import Wanted, build
 
-        refused = {"scales of dynamic quantisation": levels,
-                   "non-maximum suppression": suppression, "images whose height and width only the run tells": windows}
-        if absent := [what for what, asked in refused.items() if asked]:
-            raise UnsupportedOperatorError(f"target '{job.target.name}' has no kernels for {' and '.join(absent)} at "
-                                           "sizes that only the run tells; give every dimension a size with dims or "
-                                           "shapes, or compile for a cpu")
-        return build(attentions, rotations, job.target, self.half(job), caches=caches)
+        assert not suppression  # which the plan leaves to the processor
+        assert not convolutions  # of which this offers none
+        return build(Wanted(attentions, rotations, windows, recurrences, levels=levels, caches=caches), job.target,
+                     self.half(job))
+
+    def rejects_attention(self, attention: Attention, job: Job) -> str | None:
+        """Those that the kernel for fixed sizes rejects, and more."""
+        from sparsec.backends.cuda.between import rejected
+
+        return rejected(attention, self.half(job))
+
+    def rejects_recurrence(self, cell: str, hidden: int) -> str | None:
+        """Those whose state is too large for a multiprocessor."""
+        from sparsec.backends.cuda.recurrences import reject
+
+        return reject(cell, hidden)
 
     def reject_needs(self, needs: Needs) -> str | None:
         """Whether they are architectures, and the two parts of a version."""

@@ -1,17 +1,29 @@
-"""The kernels between the stages of a model for run-time sizes: attention, rotations, copies of what lies otherwise."""
+"""The kernels between the stages of a model for run-time sizes: attention, rotations, windows of images, recurrences,
+scales of dynamic quantisation, and copies of what lies otherwise.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
-from sparsec.backends.cuda import attention_cost
+import onnx_ir as ir
+
+from sparsec.backends.cuda import attention_cost, recurrences
 from sparsec.backends.cuda.build import build_kernels
-from sparsec.backends.program import Functions
+from sparsec.backends.program import Function, Functions
 from sparsec.cost.gpu import DEVICES, KEPT_BYTES_PER_S, NEXT_S
-from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.sized import Attention
-from sparsec.kernels.cuda import attention_parts, key_lists, sized_attention, sized_copy, sized_rotary
+from sparsec.kernels.cuda import (
+    attention_parts,
+    key_lists,
+    sized_attention,
+    sized_copy,
+    sized_levels,
+    sized_rotary,
+    sized_windows,
+)
 from sparsec.kernels.cuda.attention_params import AttentionParams, reject, tiled, unit
 from sparsec.kernels.cuda.key_lists import ListParams
 from sparsec.kernels.emit.projection import Projection
@@ -23,22 +35,33 @@ QUERIES = (16, 64)
 """Queries of a block: those for the fewest, as in decoding, and for many."""
 
 
-def build(attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]], target: Target, half: str,
-          *, caches: bool = False) -> tuple[Functions, Mapping[str, object]]:
+@dataclass(frozen=True)
+class Wanted:
+    """The kernels of a plan, as `Backend.build_sized_kernels` is asked for them."""
+
+    attentions: Sequence[Attention]
+    rotations: Sequence[tuple[int, bool]]
+    windows: Sequence[str] = ()
+    recurrences: Sequence[ir.Node] = ()
+    levels: bool = False
+    caches: bool = False
+
+
+def build(wanted: Wanted, target: Target, half: str) -> tuple[Functions, Mapping[str, object]]:
     """The library, and what calls of attention are told: the queries of the kernels' blocks, and what these take.
 
-    Where there are `caches`, there are kernels that append to them, and attention of as many keys as these have.
-
-    Raises:
-        UnsupportedOperatorError: there is no kernel for an attention.
-
+    Where there are caches, there are kernels that append to them, and attention of as many keys as these have.
     """
-    floats = (half, "float32")
+    attentions, rotations, caches, floats = wanted.attentions, wanted.rotations, wanted.caches, (half, "float32")
     kernels = {f"copy_{source}_{to}": sized_copy.build(source, to) for source, to in (floats, floats[::-1])}
     kernels |= {f"copy_{bits}": sized_copy.build(bits, bits) for bits in BITS}
     kernels |= {f"append_{source}": sized_copy.build(source, half, behind=True) for source in floats if caches}
     kernels |= {f"rotary{number}": sized_rotary.build(depth, half, both=both)
                 for number, (depth, both) in enumerate(rotations)}
+    kernels |= {f"windows_{kind}": sized_windows.build(kind, half) for kind in wanted.windows}
+    kernels |= {f"levels_{each}": sized_levels.build(each) for each in floats if wanted.levels}
+    steps = [recurrences.build(each) for each in wanted.recurrences]
+    kernels |= {f"recurrence{number}": kernel for number, (kernel, _) in enumerate(steps)}
     for number, each in enumerate(attentions):
         for queries, masked, grown in product(QUERIES, (False, True), (False, True)[:1 + caches]):
             p = _params(each, queries, half, target, masked=masked)
@@ -48,7 +71,9 @@ def build(attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]]
                 lists = f"lists_{p.tile.queries}_{p.tile.keys}" + "_grown" * grown
                 kernels[lists] = key_lists.build_sized(ListParams(p.tile.queries, p.tile.keys), grown=grown)
             kernels[f"combine{number}" + "_masked" * masked] = attention_parts.build(p.width, half, unit(masked=masked))
-    return build_kernels(kernels, target), _told({each.width for each in attentions}, half, target)
+    functions = tuple(Function(f"recurrence{number}", constants) for number, (_, constants) in enumerate(steps))
+    return (replace(build_kernels(kernels, target), functions=functions),
+            _told({each.width for each in attentions}, half, target))
 
 
 def _told(widths: Collection[int], half: str, target: Target) -> dict[str, object]:
@@ -63,18 +88,21 @@ def _told(widths: Collection[int], half: str, target: Target) -> dict[str, objec
             "bytes_per_s": device.memory_bytes_per_s, "kept_bytes_per_s": KEPT_BYTES_PER_S, "next_s": NEXT_S}
 
 
+def rejected(attention: Attention, half: str) -> str | None:
+    """Why there is no kernel for an attention, or None."""
+    if attention.steps:
+        return "its scores are rounded to codes"
+    if attention.depth != attention.width:
+        return f"it has keys of {attention.depth} features and values of {attention.width}"
+    return reject(_sized(attention, QUERIES[0], half, masked=True))
+
+
 def _params(attention: Attention, queries: int, half: str, target: Target, *, masked: bool) -> AttentionParams:
     """The parameters with a tile for so many queries; the sizes themselves are the run's."""
+    return tiled(_sized(attention, queries, half, masked=masked), target.archs)
+
+
+def _sized(attention: Attention, queries: int, half: str, *, masked: bool) -> AttentionParams:
     own = Projection(attention.width)
-    p = AttentionParams(1, attention.width, 1, queries, queries, attention.scale, own, own, own,
-                        (1, 1, queries, queries) if masked else None, half)
-    reason = reject(p)
-    if attention.steps:
-        reason = "scores that are rounded to codes"
-    elif attention.depth != attention.width:
-        reason = f"keys of {attention.depth} features and values of {attention.width}"
-    if reason is not None:
-        raise UnsupportedOperatorError(f"target '{target.name}' has no attention at sizes that only the run tells for "
-                                       f"{reason}; give every dimension a size with dims or shapes, or compile for a "
-                                       "cpu")
-    return tiled(p, target.archs)
+    return AttentionParams(1, attention.width, 1, queries, queries, attention.scale, own, own, own,
+                           (1, 1, queries, queries) if masked else None, half)

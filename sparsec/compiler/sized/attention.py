@@ -6,6 +6,7 @@ Keys and values that are repeated for the queries of a group, by Unsqueeze, Expa
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from sparsec.compiler.sized.codes import Levels, rounding
 from sparsec.graph.constants import add_constant, constant, scalar
 from sparsec.graph.nodes import node_name, operand
 from sparsec.graph.operators.schema import DOMAIN
-from sparsec.graph.sized import MASK, ROUND, SCALE, WEIGHTS
+from sparsec.graph.sized import MASK, ROUND, SCALE, WEIGHTS, Attention
 from sparsec.passes import rewrite
 
 ATTENTION = "SizedAttention"
@@ -27,6 +28,8 @@ to codes, `steps` says what is done to the products, and `levels` are the number
 `kernels.cpu.tensors.sized_attention`."""
 
 HEADS = 4  # dimensions of a tensor of split heads
+Takes = Callable[[Attention], bool]
+"""Whether there is a kernel."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,13 @@ class _Scores:
         return math.prod(step for step in self.steps if isinstance(step, float))
 
 
-def fuse_attention(graph: ir.Graph, symbols: Symbols) -> int:
-    """Fuse every attention that is recognised, in place; returns how many."""
-    return sum(_fuse(graph, node, symbols) for node in list(graph) if node.op_type == "Softmax" and not node.domain)
+def fuse_attention(graph: ir.Graph, symbols: Symbols, takes: Takes) -> int:
+    """Fuse every attention that is recognised and has a kernel, in place; returns how many."""
+    return sum(_fuse(graph, node, symbols, takes) for node in list(graph)
+               if node.op_type == "Softmax" and not node.domain)
 
 
-def _fuse(graph: ir.Graph, softmax: ir.Node, symbols: Symbols) -> bool:
+def _fuse(graph: ir.Graph, softmax: ir.Node, symbols: Symbols, takes: Takes) -> bool:
     shape = symbols.shape(softmax.outputs[0])
     weights, levels = _rounded(softmax.outputs[0])
     mix, scores = rewrite.only_use(weights), _scores(softmax.inputs[0])
@@ -69,9 +73,13 @@ def _fuse(graph: ir.Graph, softmax: ir.Node, symbols: Symbols) -> bool:
     keys, values = _before_repeats(keys, symbols), _before_repeats(values, symbols)
     if not _fits(scores, keys, values, symbols):
         return False
+    rounds = levels is not None or any(isinstance(step, tuple) for step in scores.steps)
+    depth, width = (symbols.shapes[value][-1].number or 0 for value in (keys, values))
+    if not takes(Attention(depth, width, scores.scale, (ROUND,) if rounds else ())):
+        return False
     inputs: list[ir.Value | None] = [scores.left, keys, values, *([scores.mask] if scores.mask is not None else [])]
-    attributes = {"depth": symbols.shapes[keys][-1].number, "width": symbols.shapes[values][-1].number}
-    if levels is None and not any(isinstance(step, tuple) for step in scores.steps):
+    attributes = {"depth": depth, "width": width}
+    if not rounds:
         node = ir.node(ATTENTION, inputs, {"scale": scores.scale, **attributes}, domain=DOMAIN, name=mix.name)
     else:
         steps, numbers = _written(scores, levels)

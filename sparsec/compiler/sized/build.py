@@ -8,43 +8,29 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import NameFixPass, RemoveUnusedNodesPass
 
-from sparsec.analysis.symbols.fixed import fixed_by_file
-from sparsec.analysis.symbols.inference import infer_symbols
-from sparsec.analysis.symbols.known import Symbols
 from sparsec.backends.base import Backend, LayerReport
 from sparsec.backends.job import Announce, Job
 from sparsec.backends.program import SIZED, UNKNOWN, Calls, Function, Functions, Needs, Program, TensorSpec
-from sparsec.compiler.outside import WEIGHTED, in_bodies, left_as_operators
+from sparsec.compiler.outside import left_as_operators
 from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import Stored
 from sparsec.compiler.planning import plan as plan_layers
 from sparsec.compiler.report import Outside
-from sparsec.compiler.samples import advised
-from sparsec.compiler.sized.attention import fuse_attention
-from sparsec.compiler.sized.codes import round_for_layers, round_once, split_dynamic
-from sparsec.compiler.sized.dense_convolutions import Convolutions, fuse
-from sparsec.compiler.sized.device import left_to_processor, mark_halves, refuse_branches
-from sparsec.compiler.sized.image_change import has_open_sides
-from sparsec.compiler.sized.images import rows_of_images
-from sparsec.compiler.sized.movement import shorten_moves, sink_rows
-from sparsec.compiler.sized.plan import Plan, write
-from sparsec.compiler.sized.recurrent import add_layers, write_recurrent
-from sparsec.compiler.sized.rotary import fuse_rotary
-from sparsec.compiler.sized.simplify import choose_known, fold_known, merge_equal
-from sparsec.compiler.sized.stage import Joint, RowStage, Stage, counts_of, joint, stages_of
+from sparsec.compiler.sized.device import left_to_processor
+from sparsec.compiler.sized.outside import outside
+from sparsec.compiler.sized.plan import Plan
+from sparsec.compiler.sized.recurrent import add_layers
+from sparsec.compiler.sized.stage import Joint, counts_of, joint
+from sparsec.compiler.sized.staged import Staged, staged, told
 from sparsec.compiler.sized.token import Token, token_of
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE
 from sparsec.errors import counted
 from sparsec.graph.compare import random_feeds
-from sparsec.graph.constants import constant
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.large import key_of
 from sparsec.graph.layout import Tiled, layout_of
-from sparsec.graph.nodes import LAYERS, node_name
-from sparsec.graph.shapes import SIZED_BY_VALUES
 from sparsec.graph.sized import LEVELS, SIZED_DOMAIN
 from sparsec.passes.context import Context, Report
 from sparsec.runtime.sized.rows import Splitter
@@ -57,8 +43,6 @@ PLANNED = 0.3
 """The share of the time for a number of rows that its plan takes, the rest of which is building."""
 CALL_S = 3e-6
 """What a call of a function costs beside its layers."""
-OPERATOR_S = 1.5e-6
-"""What an operator between the functions costs a call at least."""
 
 
 @dataclass(frozen=True)
@@ -77,31 +61,6 @@ class Sized:
     layers: tuple[LayerReport, ...]
     outside: tuple[Outside, ...]
     passes: tuple[Report, ...]
-
-
-@dataclass(frozen=True)
-class Staged:
-    """A model in stages: what is known of its sizes, the plan without libraries, the stages of rows, and convolutions.
-
-    Sizes that are `fixed` are those that symbols must have, since the file's exporter has written them somewhere.
-    """
-
-    symbols: Symbols
-    stages: list[Stage]
-    plan: Plan
-    compiled: list[RowStage]
-    fixed: Mapping[str, int]
-    convolutions: Convolutions
-
-    @property
-    def between_s(self) -> float:
-        """What the operators between the stages cost a call, whatever its sizes."""
-        return OPERATOR_S * (len(self.plan.fields["steps"]) - len(self.compiled))
-
-    @property
-    def alone(self) -> list[LayerReport]:
-        """The rows of the report where no functions are compiled for any number of rows: those of convolutions."""
-        return [] if self.compiled else [_told(row) for row in self.convolutions.rows(self.convolutions.pixels)]
 
 
 @dataclass(frozen=True)
@@ -133,48 +92,6 @@ class RowPlan:
         return CALL_S * len(self.whole.stages) + sum(each for node, each in nodes if node not in self.recurrences)
 
 
-def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], job: Job, context: Context,
-           backend: Backend) -> Staged:
-    """The stages of a simplified model whose inputs have symbolic dimensions; rewrites the model.
-
-    Raises:
-        UnsupportedOperatorError: a node cannot run at sizes that only the run tells; names it.
-
-    """
-    symbols = infer_symbols(model.graph)
-    if write_recurrent(model.graph, job.target, symbols):
-        symbols = infer_symbols(model.graph)
-    if choose_known(model.graph, symbols) + fold_known(model.graph, symbols):
-        symbols = infer_symbols(model.graph)  # shapes follow from more constants now
-    fixed = fixed_by_file(model.graph, symbols)
-    merge_equal(model.graph, symbols)
-    round_once(model.graph, symbols)
-    split_dynamic(model.graph, symbols)
-    RemoveUnusedNodesPass()(model)
-    sink_rows(model.graph, symbols)
-    shorten_moves(model.graph, symbols)
-    RemoveUnusedNodesPass()(model)
-    NameFixPass()(model)
-    merge_equal(model.graph, symbols)
-    images = [(shape[0], *shape[2:]) for node in model.graph if node.op_type == "Conv"
-              and has_open_sides(shape := symbols.shape(node.outputs[0])) and shape is not None]
-    convolutions = Convolutions(backend, job, context, pixels=counts_of(images, limits, backend.rows)[-1])
-    if rows_of_images(model.graph, symbols, convolutions.packed):
-        RemoveUnusedNodesPass()(model)
-        shorten_moves(model.graph, symbols)
-        fuse(model.graph, symbols)
-        NameFixPass()(model)
-    fuse_attention(model.graph, symbols)
-    fuse_rotary(model.graph, symbols)
-    RemoveUnusedNodesPass()(model)
-    round_for_layers(model.graph, symbols)
-    stages = stages_of(model.graph, symbols)
-    if half := backend.half(job):
-        mark_halves(stages, half)
-    plan = write(model, stages, symbols, limits)
-    return Staged(symbols, stages, plan, plan.stages_of_rows, fixed, convolutions)
-
-
 def row_plans(model: ir.Model, found: Staged, job: Job, context: Context, backend: Backend,
               limits: Mapping[str, tuple[int, int]]) -> Iterator[RowPlan]:
     """How the layers of a staged model run, for every number of rows that is compiled."""
@@ -195,7 +112,7 @@ def row_plans(model: ir.Model, found: Staged, job: Job, context: Context, backen
 
     for place, count in enumerate((*main, *more)):
         whole = joint(model, found.compiled, found.symbols, count)
-        recurrences = add_layers(whole.model.graph, found.plan.recurrences, count)
+        recurrences = [] if backend.device else add_layers(whole.model.graph, found.plan.recurrences, count)
         own = replace(job, generated=[random_feeds(whole.model)], real=(),
                       announce=_for_rows(job.announce, count, place, len(main) + len(more)))
         passes = run_passes(whole.model, context, phase=Phase.SPECIALISE)
@@ -204,8 +121,8 @@ def row_plans(model: ir.Model, found: Staged, job: Job, context: Context, backen
                      for each in left_as_operators(whole.model.graph, passes))
         layers = plan_layers(whole.model, own, backend, backend.judge(whole.model, own),
                              alike if count in more else None)
-        told = tuple(_told(replace(row, layer=original(row.layer), rows=count)) for row in layers)
-        made = RowPlan(count, whole, recurrences, own, (*map(_told, found.convolutions.rows(count)), *told), passes,
+        named = tuple(told(replace(row, layer=original(row.layer), rows=count)) for row in layers)
+        made = RowPlan(count, whole, recurrences, own, (*map(told, found.convolutions.rows(count)), *named), passes,
                        left)
         time_s = made.seconds(backend)
         if count in more and not (_shares(whole.model.graph, alike) and _pays(count, time_s, seconds)):
@@ -255,9 +172,7 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     """
     found = staged(model, limits, job, context, backend)
     plan, compiled = found.plan, found.compiled
-    left = left_to_processor(plan) if backend.device else []
-    if backend.device:
-        refuse_branches(model.graph, plan, job.target.name)
+    left = left_to_processor(plan, context.spared) if backend.device else []
     token = token_of(model.graph, plan.stages, found.symbols) if backend.chains and compiled else None
     plan.fields["token"] = None if token is None else {**token.fields, "before": _steps(plan, token)}
     layers = found.alone
@@ -281,50 +196,7 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
         left += each.outside
     program = Program(b"", SIZED, plan.program(), _specs(model.graph.inputs, input_names(model)),
                       _specs(model.graph.outputs, output_names(model)), needs=backend.needs_of_all(needs))
-    return Sized(program, tuple(layers), tuple(outside(found, model.graph, left)), tuple(reports))
-
-
-def outside(found: Staged, graph: ir.Graph, left: Sequence[Outside]) -> Iterator[Outside]:
-    """What sessions compute without kernels, once each.
-
-    Those are the layers that are `left` in stages of rows, products that are in none, and what ONNX's reference runs.
-    """
-    yield from {each.layer: each for each in left}.values()  # for every number of rows alike
-    sizes = fixed_sizes(graph, found.plan.limits, found.fixed)
-    for node in found.plan.stages:
-        if isinstance(node, RowStage) or node in found.plan.interpreted or node.domain:
-            continue
-        if node.op_type in WEIGHTED and _is_product(node, found):
-            yield Outside(node_name(node), node.op_type, "numpy computes it where the run tells the sizes, slower than "
-                          f"onnxruntime; {_ways(node, sizes)}")
-    for node in found.plan.interpreted:
-        yield Outside(node_name(node), node.op_type, "ONNX's reference computes it where the run tells the sizes, much "
-                      f"slower than onnxruntime; {_ways(node, sizes)}")
-        yield from in_bodies(node)
-
-
-def _ways(node: ir.Node, sizes: str) -> str:
-    """What gives a node kernels, or why nothing does."""
-    if node.op_type in SIZED_BY_VALUES:
-        return "what it gives is as large as values say, at fixed sizes, too"
-    made = node.outputs[0].dtype
-    if node.op_type in LAYERS and made != ir.DataType.FLOAT:
-        return f"it computes in {made}, and kernels in float32 only"
-    return f"fixed sizes have kernels ({sizes})"
-
-
-def fixed_sizes(graph: ir.Graph, limits: Mapping[str, tuple[int, int]], fixed: Mapping[str, int]) -> str:
-    """How the options say fixed sizes, by an example that holds together: totals are sums, images have pixels."""
-    sizes = advised(graph.inputs, limits)
-    sizes |= {name: size for name, size in fixed.items() if name in sizes}
-    return f"such as dims={sizes}" if sizes else "by shapes"
-
-
-def _is_product(node: ir.Node, found: Staged) -> bool:
-    """Whether a node multiplies matrices, not only numbers by each other as positions by frequencies."""
-    shape = found.symbols.shape(node.inputs[0])
-    inner = None if shape is None or not shape else shape[-1].number
-    return constant(node.inputs[1]) is not None or inner != 1
+    return Sized(program, tuple(layers), tuple(outside(found, model.graph, left, context.spared)), tuple(reports))
 
 
 def original(layer: str) -> str:
@@ -338,26 +210,23 @@ def _kernels(plan: Plan, job: Job, backend: Backend, needs: list[Needs]) -> dict
     What it needs of a machine is added to `needs`.
     """
     if not (plan.attentions or plan.rotations or plan.windows or plan.suppresses or plan.convolutions
-            or plan.stages_of_rows):
+            or plan.stages_of_rows or plan.recurrences):
         return None
     finds = any(step["op"] == f"{SIZED_DOMAIN}::{LEVELS}" for step in plan.fields["steps"])
     built, told = backend.build_sized_kernels(plan.attentions, plan.rotations, job, levels=finds,
                                               windows=plan.windows, suppression=plan.suppresses,
-                                              convolutions=plan.convolutions, caches=plan.has_caches)
+                                              convolutions=plan.convolutions, caches=plan.has_caches,
+                                              recurrences=plan.recurrences if backend.device else ())
     needs.append(built.needs)
     return {"library": plan.array(np.frombuffer(built.library, np.uint8)), "objects": list(built.objects),
             "half": backend.half(job),
+            "functions": [{"constants": [plan.array(array) for array in each.constants]} for each in built.functions],
             "attention": [{"depth": each.depth, "width": each.width, **told} for each in plan.attentions]}
 
 
 def _steps(plan: Plan, token: Token) -> list[int]:
     """The numbers of the steps in front of the function for one token."""
     return [number for number, stage in zip(plan.numbers, plan.stages, strict=True) if stage in token.before]
-
-
-def _told(row: LayerReport) -> LayerReport:
-    """A row of the report that says in its detail, too, for how many rows it is."""
-    return replace(row, detail=f"{row.detail} rows={row.rows}")
 
 
 def _placed(plan: Plan, functions: Functions, numbers: dict[bytes, int]) -> dict[str, object]:

@@ -19,23 +19,29 @@ from sparsec.compiler.sized.attention import ATTENTION
 from sparsec.compiler.sized.plan import Plan
 from sparsec.compiler.sized.rotary import ROTARY
 from sparsec.compiler.sized.stage import RowStage, Stage
-from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.annotations import HALF
-from sparsec.graph.guards import guards, is_select
+from sparsec.graph.guards import is_select
 from sparsec.graph.nodes import node_name, operator_of
+from sparsec.graph.operators.schema import DOMAIN
+from sparsec.graph.sized import LEVELS, RECURRENCE, SIZED_DOMAIN, WINDOWS
+from sparsec.passes.context import Spared
 from sparsec.runtime.sized.device_caches import caches_of
 from sparsec.runtime.sized.viewing import VIEWS, looks
 
-KERNELS = (ATTENTION, ROTARY)
+HALVES = {f"{DOMAIN}::{ATTENTION}", f"{DOMAIN}::{ROTARY}", *(f"{SIZED_DOMAIN}::{kind}" for kind in WINDOWS)}
+"""Operators between stages whose kernels on a device give half precision, but for codes."""
+KERNELS = HALVES | {f"{SIZED_DOMAIN}::{kind}" for kind in (LEVELS, RECURRENCE)}
 """Operators between stages that have kernels of run-time sizes on a device."""
-WAYS = "give every dimension a size with dims or shapes, or compile for a cpu"
 
 
 def mark_halves(stages: Sequence[Stage], half: str) -> None:
     """Let floats that stages and attention compute for others be stored in half precision; outputs stay as they are."""
     for stage in stages:
-        if isinstance(stage, RowStage) or stage.op_type in KERNELS:
-            made = [value for value in stage.outputs if not value.is_graph_output()]
+        if isinstance(stage, RowStage) or operator_of(stage) in HALVES:
+            made = [value for value in stage.outputs if not value.is_graph_output() and not _recurs(value)]
+        elif is_select(stage):
+            kept = all(value is not None and HALF.get(value) for value in stage.inputs[1:])
+            made = [value for value in stage.outputs if kept]
         else:
             source = stage.inputs[0] if stage.inputs else None
             kept = operator_of(stage) in VIEWS and source is not None and HALF.get(source) is not None
@@ -45,42 +51,36 @@ def mark_halves(stages: Sequence[Stage], half: str) -> None:
                 HALF.set(value, half)
 
 
-def refuse_branches(graph: ir.Graph, plan: Plan, target: str) -> None:
-    """See that no step depends on a condition.
-
-    Raises:
-        UnsupportedOperatorError: one does, which no session runs on a device.
-
-    """
-    when = guards(graph)
-    for stage in plan.stages:
-        node = stage.nodes[0] if isinstance(stage, RowStage) else stage
-        if is_select(node) or when[node]:
-            raise UnsupportedOperatorError(f"node '{node_name(node)}' runs in a branch of an If, which target "
-                                           f"'{target}' does not take at sizes that only the run tells; {WAYS}")
+def _recurs(value: ir.Value) -> bool:
+    """Whether recurrences alone read a value, in float32."""
+    uses = [operator_of(use.node) for use in value.uses()]
+    return bool(uses) and all(each == f"{SIZED_DOMAIN}::{RECURRENCE}" for each in uses)
 
 
-def left_to_processor(plan: Plan) -> list[Outside]:
+def left_to_processor(plan: Plan, spared: Spared) -> list[Outside]:
     """The steps that run on the processor between those of the device."""
     found = caches_of(plan.fields)
-    return list(_between(plan, set() if found is None else {cache.present for cache in found.each}))
+    return [Outside(node_name(node), node.op_type, "the processor computes it where the run tells the sizes, and its "
+                    f"inputs are brought there; {spared.why_interpreted(node) or 'fixed sizes have kernels'}")
+            for node in _between(plan, set() if found is None else {cache.grown for cache in found.each})]
 
 
-def _between(plan: Plan, presents: Collection[str]) -> Iterator[Outside]:
+def _between(plan: Plan, presents: Collection[str]) -> Iterator[ir.Node]:
     there: set[ir.Value] = set()
     known: dict[str | None, Any] = {name: plan.arrays[number] for name, number in plan.fields["constants"].items()}
     known |= {name: np.ones((1,) * each["rank"]) for name, each in plan.fields["sizes"].items()}
     for stage in plan.stages:
-        if isinstance(stage, RowStage) or stage.op_type in KERNELS or stage.outputs[0].name in presents:
+        if isinstance(stage, RowStage) or operator_of(stage) in KERNELS or stage.outputs[0].name in presents:
             there.update(stage.outputs)
+        elif is_select(stage):
+            there.update(stage.outputs if not there.isdisjoint(stage.inputs) else ())
         elif there.isdisjoint(value for value in stage.inputs if value is not None):
             if all(value is None or value.name in known for value in stage.inputs):  # it follows from sizes
                 known |= {value.name: np.ones((1,) * len(value.shape or ())) for value in stage.outputs}
         elif _looks(stage, there, known):
             there.update(stage.outputs)
         else:
-            yield Outside(node_name(stage), stage.op_type, "the processor computes it where the run tells the sizes, "
-                          "and its inputs are brought there; fixed sizes have kernels")
+            yield stage
 
 
 def _looks(node: ir.Node, there: Collection[ir.Value], known: Mapping[str | None, Any]) -> bool:

@@ -101,8 +101,9 @@ class Plan:
         return np.frombuffer(json.dumps(self.fields).encode(), np.uint8), *self.arrays
 
 
-def write(model: ir.Model, stages: Sequence[Stage], symbols: Symbols, limits: Mapping[str, tuple[int, int]]) -> Plan:
-    """The plan of a staged model; the libraries are still missing.
+def write(model: ir.Model, stages: Sequence[Stage], symbols: Symbols, limits: Mapping[str, tuple[int, int]], *,
+          on_device: bool) -> Plan:
+    """The plan of a staged model, perhaps for a device of its own; the libraries are still missing.
 
     Raises:
         UnsupportedOperatorError: nothing runs a node at sizes that only the run tells.
@@ -126,7 +127,7 @@ def write(model: ir.Model, stages: Sequence[Stage], symbols: Symbols, limits: Ma
         elif is_select(stage):
             _select(plan, stage)
         else:
-            _node(plan, stage, model.graph.opset_imports)
+            _node(plan, stage, model.graph.opset_imports, on_device=on_device)
         for step in plan.fields["steps"][first:]:
             step["when"] += [[value.name, chosen] for value, chosen in guard_of(stage, when)]
     made = {value for stage in kept for value in stage.outputs} | set(model.graph.inputs)
@@ -229,7 +230,7 @@ def _select(plan: Plan, node: ir.Node) -> None:
         plan.step("Identity", [name], [node.outputs[0].name], attributes={}, when=[[condition, chosen]])
 
 
-def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int]) -> None:
+def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int], *, on_device: bool) -> None:
     """A node that numpy runs, or ONNX's reference where there is no function for it."""
     inputs = [None if value is None else value.name for value in node.inputs]
     outputs = [value.name for value in node.outputs]
@@ -250,7 +251,7 @@ def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int]) -> None:
     if node.domain == SIZED_DOMAIN and node.op_type in WINDOWS:
         _windows(plan, node, inputs, outputs)
         return
-    if node.op_type == SUPPRESSION and not node.domain:
+    if node.op_type == SUPPRESSION and not node.domain and not on_device:  # none of which has a kernel
         plan.suppresses = True
         plan.step("suppression", [*inputs, None, None, None][:5], outputs,
                   centred=bool(node.attributes.get_int("center_point_box", 0)))

@@ -6,7 +6,7 @@ many members of the batch through all of them; any batch is made of such calls.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -20,18 +20,20 @@ from sparsec.graph.sized import RECURRENCE, SIZED_DOMAIN
 from sparsec.passes import rewrite
 from sparsec.passes.chain import Chain
 from sparsec.passes.recurrent import direction, reason_against
-from sparsec.target import Target
 
 STEPS = 16
 """The number of steps that plans are made for."""
 CONSTANTS = ("weight", "bias", "peepholes")
 """The attributes that are tensors."""
+Rejects = Callable[[str, int], str | None]
+"""Why there is no kernel for a cell and the size of its state, None where there is one."""
 
 
-def write_recurrent(graph: ir.Graph, target: Target, symbols: Symbols) -> int:
+def write_recurrent(graph: ir.Graph, symbols: Symbols, rejects: Rejects) -> int:
     """Rewrite every layer that kernels can run and whose inputs are rows, in place; returns how many."""
-    found = [node for node in graph if not node.domain and node.op_type in GATES and target.lanes
-             and reason_against(node, any_size=True) is None and _has_rows(symbols.shape(node.inputs[0]))]
+    found = [node for node in graph if not node.domain and node.op_type in GATES
+             and reason_against(node, any_size=True) is None and _has_rows(symbols.shape(node.inputs[0]))
+             and rejects(node.op_type, node.attributes.get_int("hidden_size", 0) or 0) is None]
     for node in found:
         _rewrite(node)
     if found:

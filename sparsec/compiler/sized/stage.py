@@ -21,6 +21,7 @@ from sparsec.graph.guards import Guard, guards, in_order
 from sparsec.graph.nodes import read_by
 from sparsec.graph.verify import check, infer
 from sparsec.graph.zeros import COMPUTED, expected_zeros
+from sparsec.passes.context import NOTHING, Spared
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,13 @@ class RowStage:
 Stage = RowStage | ir.Node
 
 
-def stages_of(graph: ir.Graph, symbols: Symbols) -> list[Stage]:
-    """The stages of a sorted graph in the order of running; a stage has the nodes of constants alone that it needs."""
+def stages_of(graph: ir.Graph, symbols: Symbols, spared: Spared = NOTHING) -> list[Stage]:
+    """The stages of a sorted graph in the order of running; a stage has the nodes of constants alone that it needs.
+
+    Nodes that the target has no implementation for are stages of their own.
+    """
     rows, fixed = row_nodes(graph, symbols), constants(graph)
+    rows = {node: each for node, each in rows.items() if node.domain or spared.why_interpreted(node) is None}
     when = guards(graph)
     level: dict[ir.Value, int] = {}
     single: list[tuple[int, int, ir.Node]] = []

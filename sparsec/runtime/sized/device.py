@@ -37,6 +37,7 @@ GROWTH = 2, 1.25
 MOST = 64
 """Sizes that are remembered; where there are more, those go that were seen first."""
 Shapes = tuple[tuple[int, ...], ...]
+"""Of the inputs, and what those are that choose branches."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Tape:
         outputs: of the model: where each is brought, or its contents or, for None, its name among the values.
         left: by output its copy from the device, if it is there when all work is done.
         tokens: what is appended to caches.
+        kept: memory of the device that the work reads, beside the block.
 
     """
 
@@ -59,6 +61,7 @@ class Tape:
     outputs: tuple[tuple[Brought | np.ndarray | None, str], ...]
     left: tuple[Transfer | None, ...]
     tokens: int = 0
+    kept: tuple[Any, ...] = ()
 
     def copies(self, wanted: Sequence[int]) -> list[Transfer]:
         """Those of some outputs."""
@@ -129,15 +132,19 @@ class DeviceRunner:
             return tape
         values.clear()
         values.update(inputs)
-        shapes = tuple(array.shape for array in arrays)
+        shapes = self._key([array.shape for array in arrays], arrays)
         if (tape := self._again(shapes, values)) is not None:
             return tape
         return self._record(shapes, inputs, values, self._program.start(arrays, sizes))
 
+    def _key(self, shapes: Sequence[tuple[int, ...]], arrays: Sequence[np.ndarray]) -> Shapes:
+        """What a tape is for."""
+        return *shapes, *((int(arrays[place].all()),) for place in self._plan.conditions)
+
     def _grown(self, mirrors: Mirrors, values: dict[str | None, Any], arrays: Sequence[np.ndarray],
                sizes: Mapping[str, int]) -> Tape | None:
         """`_run` for any length of the caches, None where the processor must append to them."""
-        shapes = mirrors.caches.shapes(arrays)
+        shapes = self._key(mirrors.caches.shapes(arrays), arrays)
         if not any(values[cache.past].size for cache in mirrors.caches.each):
             self._ragged.clear()
         if shapes in self._unfit or shapes in self._ragged:
@@ -161,11 +168,11 @@ class DeviceRunner:
 
         """
         caches = mirrors.caches
+        shapes = self._key(caches.shapes(arrays), arrays)
         (batch, length), *others = {(values[cache.past].shape[0], values[cache.past].shape[LENGTH])
                                     for cache in caches.each}
         if others or not batch:
             raise Ragged
-        shapes = caches.shapes(arrays)
         tape = self.tapes.get(shapes)
         if mirrors.lack(batch, total := length + (0 if tape is None else tape.tokens)):
             self._take_caches(mirrors, batch, total)
@@ -226,7 +233,7 @@ class DeviceRunner:
                 names = [each["value"] for each in self._program.outputs]
                 tape = self.tapes[shapes] = Tape(
                     tuple(recorder.items), recorder.last, tuple(recorder.behind), tuple(map(recorder.output, names)),
-                    tuple(map(recorder.left.get, names)), recorder.tokens)
+                    tuple(map(recorder.left.get, names)), recorder.tokens, tuple(recorder.kept))
                 self._lane.do(tape.copies(self._wanted))
                 return tape
             del recorder, about  # which have the block

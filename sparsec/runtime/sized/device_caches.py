@@ -52,9 +52,13 @@ class Ragged(Exception):  # noqa: N818 - a call runs otherwise
 
 @dataclass(frozen=True)
 class Cache:
-    """What the plan tells of a cache: the values, heads, and features of a head."""
+    """What the plan tells of a cache: the values, heads, and features of a head.
+
+    What is `grown` is the output `present`, unless another branch is chosen.
+    """
 
     past: str
+    grown: str
     present: str
     groups: int
     depth: int
@@ -90,21 +94,22 @@ def caches_of(fields: Mapping[str, Any]) -> Caches | None:
     It does where floats are appended to inputs along the tokens, for outputs that attention alone reads, and no stage
     has rows for each of these.
     """
-    inputs = {each["value"]: each for each in fields["inputs"]}
+    inputs, outputs = ({each["value"]: each for each in fields[key]} for key in ("inputs", "outputs"))
     bound = {name for step in fields["steps"] if step["op"] == "rows" for name in _names(step["lead"])}
     found = []
     for step in fields["steps"]:
         if step["op"] in GROWS:
             spec, axis = inputs.get(step["inputs"][0]), step["attributes"].get("axis", LENGTH)
-            if (spec is None or len(spec["shape"]) != RANK or spec["dtype"] != "float32" or step["when"]
+            present = _chosen(step["outputs"][0], fields["steps"])
+            if (spec is None or len(spec["shape"]) != RANK or spec["dtype"] != "float32"
                     or axis not in (LENGTH, LENGTH - RANK) or (step["op"] == GROWS[0] and len(step["inputs"]) != LENGTH)
-                    or step["outputs"][0] not in {each["value"] for each in fields["outputs"]}):
+                    or present not in outputs):
                 return None
             batch, groups, _, depth = spec["shape"]
             if not (isinstance(groups, int) and isinstance(depth, int)) or 2 * depth % CHUNK:
                 return None
             bound |= _of(batch)
-            found.append(Cache(spec["value"], step["outputs"][0], groups, depth))
+            found.append(Cache(spec["value"], step["outputs"][0], present, groups, depth))
     for name, terms, _ in reversed(fields["quotients"]):
         bound |= _names([terms]) if name in bound else set()
     free = set().union(*(_of(dim) for spec in fields["inputs"] for dim in spec["shape"])) - bound
@@ -113,7 +118,8 @@ def caches_of(fields: Mapping[str, Any]) -> Caches | None:
     grown = [inputs[each.past]["shape"][LENGTH] for each in found]
     if not found or not all(isinstance(dim, str) and dim in free for dim in grown):
         return None
-    if not all(_is_used(step, {each.present for each in found}) for step in fields["steps"]):
+    presents = {name for each in found for name in (each.grown, each.present)}
+    if not all(_is_used(step, presents) for step in fields["steps"]):
         return None
     return Caches(found, [frozenset(axis for axis, dim in enumerate(spec["shape"]) if _of(dim) & free)
                           for spec in fields["inputs"]],
@@ -128,10 +134,24 @@ def _most(shape: Sequence[Any], limits: Mapping[str, Sequence[int]]) -> int | No
     return None if texts is None or length is None else texts * (length + BEHIND)
 
 
+def _chosen(name: str, steps: Sequence[Mapping[str, Any]]) -> str:
+    """What a value is behind the end of its branch."""
+    for step in steps:
+        if is_choice(step) and step["inputs"] == [name]:
+            name = step["outputs"][0]
+    return name
+
+
+def is_choice(step: Mapping[str, Any]) -> bool:
+    """Whether a step gives a branch's result the name that it has behind an If."""
+    return bool(step["op"] == "Identity" and step["when"])
+
+
 def _is_used(step: Mapping[str, Any], presents: Collection[str]) -> bool:
-    """Whether a step reads no cache behind what was appended, or attends to it."""
+    """Whether a step reads no cache behind what was appended, attends to it, or is the end of a branch."""
     cached = [name in presents for name in step["inputs"]]
-    return not any(cached) or (step["op"] == "attention" and cached[:3] == [False, True, True] and not any(cached[3:]))
+    attends = step["op"] == "attention" and cached[:3] == [False, True, True] and not any(cached[3:])
+    return not any(cached) or attends or (is_choice(step) and step["outputs"][0] in presents)
 
 
 def _names(polynomials: Iterable[Terms]) -> set[str]:

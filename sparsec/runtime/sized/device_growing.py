@@ -10,7 +10,7 @@ import numpy as np
 
 from sparsec.machine.memory import Lane, Transfer
 from sparsec.runtime.sized.arena import Arena
-from sparsec.runtime.sized.device_caches import LENGTH, Mirrors, Ragged, Short, Unfit
+from sparsec.runtime.sized.device_caches import LENGTH, Mirrors, Ragged, Short, Unfit, is_choice
 from sparsec.runtime.sized.device_kernels import Plan
 from sparsec.runtime.sized.device_recorder import Recorder
 from sparsec.runtime.sized.device_recording import FLOAT, Brought
@@ -58,6 +58,10 @@ class GrowingRecorder(Recorder):
 
         """
         super().record(start, late)
+        if not self._new:  # in a branch without a past
+            return
+        if len(self._new) < len(self._mirrors.number):
+            raise Unfit("a branch appends to some of them alone")
         item = _appending(self._mirrors, self.tokens, [self._new[number] for number in sorted(self._new)])
         item(self._late)
         self.behind.append(item)
@@ -76,7 +80,11 @@ class GrowingRecorder(Recorder):
 
     def _take(self, step: Mapping[str, Any], run: Callable[..., Any] | None) -> None:
         """Take a step; none but attention to its keys and values reads a cache behind what was appended."""
-        self._attends = any(isinstance(self._values.get(name), Cached) for name in step["inputs"])
+        found = [self._values.get(name) for name in step["inputs"]]
+        self._attends = any(isinstance(value, Cached) for value in found)
+        if self._attends and is_choice(step) and found[0] is not None:
+            self._enter(step["outputs"][0], found[0])
+            return
         super()._take(step, run)
 
     def _spend(self, name: str) -> None:

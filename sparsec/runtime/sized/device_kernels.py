@@ -19,6 +19,8 @@ Place = tuple[int, int]
 """The number of a base (inputs, then outputs), or `WORKSPACE`, or the number of a constant as `CONSTANT - number`; and
 bytes from where it begins."""
 CONSTANT = -2
+Weight = tuple[Any, int]
+"""A constant of the device, and how many floats it has."""
 Call = tuple[Any, Sequence[tuple[Place, tuple[int, ...], str]]]
 """A kernel, and of what it takes the place, shape and element type."""
 
@@ -32,13 +34,16 @@ class DeviceKernels:
         shared: the library of the kernels between stages.
         attention: of each attention what the plan tells.
         half: the type of floats between stages.
+        weights: of convolutions by channel, by name.
+        recurrences: the constants of each, in the order in which its kernel takes them.
 
     """
 
     def __init__(self, stages: Mapping[int, Library], tensors: Mapping[int, Any], shared: Any,
-                 attention: Sequence[Mapping[str, Any]], half: str) -> None:
+                 attention: Sequence[Mapping[str, Any]], half: str, weights: Mapping[str, Weight],
+                 recurrences: Sequence[Sequence[Weight]]) -> None:
         self._stages, self.tensors, self._shared, self.attention = stages, tensors, shared, attention
-        self.half = half
+        self.half, self.weights, self.recurrences = half, weights, recurrences
         self._calls: dict[tuple[int, int], list[Call]] = {}
         self._functions: dict[str, Any] = {}
 
@@ -116,6 +121,7 @@ class Plan:
         splitter: how rows are divided.
         caches: those that one graph serves at every length, if there are such.
         halves: the element types of values that the model itself has in half precision.
+        conditions: the places of inputs that choose branches, of which each has tapes of its own.
 
     """
 
@@ -127,6 +133,7 @@ class Plan:
     splitter: Splitter
     caches: Caches | None = None
     halves: Mapping[str | None, str] = field(default_factory=dict)
+    conditions: Sequence[int] = ()
 
 
 def _holds(tensor: Tensor, count: int, shape: Sequence[int], dtype: str) -> bool:

@@ -10,7 +10,8 @@ import numpy as np
 
 from sparsec.backends.program import WORKSPACE
 from sparsec.machine.memory import Launch, element_type
-from sparsec.runtime.sized.device_attention import Attending, Blocks
+from sparsec.runtime.sized.device_attention import Blocks
+from sparsec.runtime.sized.device_between import Between
 from sparsec.runtime.sized.device_kernels import CONSTANT
 from sparsec.runtime.sized.device_recording import FLOAT, Brought, plain
 from sparsec.runtime.sized.held import Value
@@ -22,7 +23,7 @@ CHUNK = 16
 """Bytes at a multiple of which what a kernel of attention copies begins."""
 
 
-class Recorder(Attending):
+class Recorder(Between):
     """One call; see `device.DeviceRunner`.
 
     Args:
@@ -35,7 +36,8 @@ class Recorder(Attending):
     """
 
     tokens = 0
-    natively: ClassVar[dict[str, str]] = {"rows": "_rows", "attention": "_attention", "rotary": "_rotary"}
+    natively: ClassVar[dict[str, str]] = {"rows": "_rows", "attention": "_attention", "rotary": "_rotary",
+                                          **Between.natively}
 
     def record(self, start: Mapping[str | None, Any], late: dict[str | None, Any]) -> None:
         """Take all steps; `late` has the inputs, and gets the values that differ from call to call.
@@ -48,7 +50,8 @@ class Recorder(Attending):
         self._values = {name: Value(array, late=name in late) for name, array in start.items()}
         self._prepare()
         for step, run, spent in zip(self._plan.steps, self._plan.runs, self._plan.spent, strict=True):
-            self._take(step, run)
+            if self._is_taken(step["when"]):
+                self._take(step, run)
             for name in spent:
                 self._spend(name)
         for each in self._plan.outputs:

@@ -219,8 +219,11 @@ class DeviceRecording(Held):
 
     def _between(self, name: str, arrays: Sequence[np.ndarray], numbers: Sequence[int]) -> None:
         """A kernel of run-time sizes."""
-        self._work.append(Launch(self._kernels.between(name),
-                                 [*map(self._tensor, arrays), *(int(number) for number in numbers)]))
+        self._launch(name, [self._tensor(array) for array in arrays], numbers)
+
+    def _launch(self, name: str, tensors: Sequence[Any], numbers: Sequence[int]) -> None:
+        """The same, of tensors of the device."""
+        self._work.append(Launch(self._kernels.between(name), [*tensors, *(int(number) for number in numbers)]))
 
     def _do(self, item: Item) -> None:
         """An item that runs now, too."""

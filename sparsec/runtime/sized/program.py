@@ -18,6 +18,7 @@ from sparsec.runtime.sized.attention import Attention
 from sparsec.runtime.sized.device import DeviceRunner
 from sparsec.runtime.sized.device_caches import caches_of
 from sparsec.runtime.sized.device_kernels import DeviceKernels, Plan
+from sparsec.runtime.sized.device_recorder import Recorder
 from sparsec.runtime.sized.flow import Flow
 from sparsec.runtime.sized.growing import append
 from sparsec.runtime.sized.kernels import Kernels
@@ -34,6 +35,7 @@ from sparsec.runtime.stages import interpret
 
 MULTIPLIES = {"Conv", "ConvTranspose", "Gemm", "MatMul", "onnx"}
 """The operators that BLAS may run in threads of its own."""
+FLOAT_BYTES = 4
 Feeds = Mapping[str, np.ndarray]
 
 
@@ -64,20 +66,24 @@ class SizedProgram:
             self._quotients = [(name, terms, by) for name, terms, by in self._plan.get("quotients", ())]
             self._limits: dict[str, Sequence[int]] = self._plan["limits"]
             self._memory = memory
-            for name in {step["inputs"][1] for step in self._steps if step.get("kind") in WEIGHTED}:
-                self._constants[name] = np.from_dlpack(memory.place(self._constants[name]))
+            self._weights = {name: memory.place(self._constants[name]) for name in {
+                step["inputs"][1] for step in self._steps if step.get("kind") in WEIGHTED}}
+            if memory.lane is None:
+                self._constants |= {name: np.from_dlpack(each) for name, each in self._weights.items()}
             self._libraries = [(each["count"], load_code(arrays[each["library"]].tobytes(), each["objects"]),
                                 each["functions"]) for each in self._plan["rows"]]
             self._recurrences = {
                 each["count"]: (load_code(arrays[own["library"]].tobytes(), own["objects"]), own["functions"])
                 for each in self._plan["rows"] if (own := each.get("recurrences")) is not None}
+            kernels = self._plan["kernels"]
+            between = (kernels or {}).get("functions", ())
             self._tensors = {number: memory.place(arrays[number])
-                             for *_, functions in (*self._libraries, *self._recurrences.values())
+                             for functions in (*(each[-1] for each in self._libraries), between,
+                                               *(each[-1] for each in self._recurrences.values()))
                              for function in functions
                              for number in (*function["constants"], *_embedded(function))}
             self._nbytes = {number: arrays[number].nbytes for number in self._tensors}
             self._splitter = Splitter({each["count"]: each["seconds"] for each in self._plan["rows"]} or {1: 1.0})
-            kernels = self._plan["kernels"]
             self._kernels: Any = kernels and load_code(arrays[kernels["library"]].tobytes(), kernels["objects"])
             self._models = {step["model"]: interpret(arrays[step["model"]].tobytes())
                             for step in self._steps if step["op"] == "onnx"}
@@ -184,11 +190,15 @@ class SizedProgram:
         """The plan for a device of its own."""
         told = self._plan["kernels"] or {}
         kernels = DeviceKernels({count: (library, functions) for count, library, functions in self._libraries},
-                                self._tensors, self._kernels, told.get("attention", ()), told.get("half", ""))
-        runs = [None if step["op"] in ("rows", "attention", "rotary") else self._step(step, {}, None)
-                for step in self._steps]
+                                self._tensors, self._kernels, told.get("attention", ()), told.get("half", ""),
+                                {name: (each, self._constants[name].size) for name, each in self._weights.items()},
+                                [[(self._tensors[number], self._nbytes[number] // FLOAT_BYTES)
+                                  for number in function["constants"]] for function in told.get("functions", ())])
+        runs = [None if step["op"] in Recorder.natively else self._step(step, {}, None) for step in self._steps]
+        conditions = {name for step in self._steps for name, _ in step["when"]}
         return Plan(kernels, self._steps, runs, self._spent, [each["value"] for each in self.outputs], self._splitter,
-                    caches_of(self._plan), self._plan.get("halves", {}))
+                    caches_of(self._plan), self._plan.get("halves", {}),
+                    [place for place, spec in enumerate(self.inputs) if spec.value in conditions])
 
     def _runnable(self) -> Kernels | None:
         """The kernels as blocks, None where an artifact does not tell of them."""
