@@ -1,4 +1,4 @@
-"""Activation functions as TIR expressions on float32 vectors: polynomials only, no calls into libm.
+"""Activation functions as TIR expressions on float32 vectors: polynomials, none of libm's functions.
 
 Every function takes a vector expression and returns one; values used more than once are bound by `Let`, so expressions
 stay linear in size. Errors are below 1e-6 of the output's magnitude (1e-6 absolute where |output| < 1), but for
@@ -17,6 +17,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.epilogue import Follows
 from sparsec.kernels.emit.extremum import bind
+from sparsec.kernels.emit.phi import LANES, phi
 from sparsec.kernels.emit.tir import Expr, splat
 
 _LOG2E = 1.4426950408889634
@@ -193,6 +194,8 @@ def _tanh(x: Expr, lanes: int, alpha: float, beta: float) -> Expr:  # noqa: ARG0
 
 
 def _gelu_erf(x: Expr, lanes: int, alpha: float, beta: float) -> Expr:  # noqa: ARG001 (the registry's signature)
+    if lanes == LANES:
+        return bind(x, lambda x: x * phi(x))
     return _times_phi(x, _GELU, _GELU_LIMIT, _GELU_END, lanes)
 
 

@@ -117,6 +117,16 @@ def each_row(b: Buffers, p: RowBlocks, flat: Expr, vectors: int, *,
                 yield row + r, (member * p.block + r) * vectors
 
 
+def each_row_to_come(b: Buffers, p: RowBlocks, flat: Expr, groups: int) -> Iterator[Expr]:
+    """The rows of the group that follows so many groups later, of the last one where there is none; some may be -1."""
+    last = p.tiling.parts * p.tiling.chunks * p.groups - 1
+    coming = T.Bind(T.min(flat + groups, last))
+    for member in range(p.group):
+        row = T.Bind(b["rows"][coming * p.group + member])
+        for r in range(p.block):
+            yield row + r
+
+
 def indices(b: Buffers, p: RowBlocks, step: Expr) -> list[Expr]:
     """The indices of an iteration (int64), unroll x group."""
     per_word = PER_WORD[p.word]

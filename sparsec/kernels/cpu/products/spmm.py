@@ -24,6 +24,7 @@ from sparsec.kernels.cpu.products.row_blocks import (
     arguments,
     each_group,
     each_row,
+    each_row_to_come,
     format_of,
     indices,
     recipe,
@@ -53,6 +54,7 @@ MANY_ROWS, ENDS_WAIT = 8, 2.3  # rows whose end takes so long that weights to co
 MAX_AHEAD = 16  # cache lines
 AHEAD_SHARE = 0.2  # of the L2 cache: smaller weights are not asked for ahead
 AHEAD_GROUPS = 4  # groups that weights are asked for ahead of their use: the time of a read from memory
+OUTPUTS_AHEAD = 4  # groups that outputs are asked for ahead of the first sums
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,7 @@ def build_with(params: SpmmParams, isa: Isa, values: dict[str, tuple[int | None,
     def inner(b: Buffers, source: Buffer, base: Expr, part: Expr, chunk: Expr, finish: Finish) -> None:
         def one(index: Expr, flat: Expr) -> None:
             finish.request(part * params.groups + index, params.groups * params.tiling.parts)
+            finish.request_cold(index, params.groups, lambda: each_row_to_come(b, params, flat, OUTPUTS_AHEAD))
             emit(b, source, base, params, flat, finish)
 
         each_group(params, part, chunk, one)

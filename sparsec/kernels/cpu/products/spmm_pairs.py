@@ -18,8 +18,8 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
-from sparsec.kernels.cpu.products.row_blocks import RowBlocks, arguments, each_group, each_row
-from sparsec.kernels.cpu.products.spmm import AHEAD_SHARE, LINE, MAX_AHEAD
+from sparsec.kernels.cpu.products.row_blocks import RowBlocks, arguments, each_group, each_row, each_row_to_come
+from sparsec.kernels.cpu.products.spmm import AHEAD_SHARE, LINE, MAX_AHEAD, OUTPUTS_AHEAD
 from sparsec.kernels.cpu.products.tilings import SPARSE_SHARES, tile_vectors, tilings
 from sparsec.kernels.cpu.products.walk import Finish, Stage, Tiling, build_product, float_tile
 from sparsec.kernels.emit.isa import Isa
@@ -172,13 +172,14 @@ def work(params: PairsParams, steps: float, l1_bytes: int, l2_bytes: int) -> Wor
     columns, values = p.shared + 2 * p.single, 2 * (p.shared + p.single)
     stores = p.blocks * t.vectors * (3 if t.chunks > 1 else 1) * t.chunks
     weights = taken * (4 * values + 2 * columns)
-    groups = loops / p.pairs
+    groups, inner = loops / p.pairs, min(t.chunk, s.channels) * len(s.taps)
+    read = 1 - max(0.0, 1 - steps * columns / inner) ** p.pairs  # share of a chunk's inputs that a group reads
     return Work(
         fmas=tiles * taken * values * t.vectors,
         loads=tiles * (taken * (columns * (t.vectors * (1 + t.crossing) + INDEX_LOADS) + values) + stores)
         + traffic.loads,
         groups=tiles * groups,
-        l2_bytes=tiles * waited_bytes(t, taken * columns, weights / groups, l1_bytes),
+        l2_bytes=tiles * waited_bytes(t, taken * columns, weights / groups, l1_bytes, read),
         memory_bytes=brought_bytes(t, weights, l2_bytes) + traffic.memory_bytes,
         kernel=f"spmm/{t.mode}", pixels=s.pixels, density=min(1.0, taken * values / max(1, p.blocks * s.inner)))
 
@@ -188,6 +189,7 @@ def build(params: PairsParams, isa: Isa) -> Kernel:
     def inner(b: Buffers, source: Buffer, base: Expr, part: Expr, chunk: Expr, finish: Finish) -> None:
         def one(index: Expr, flat: Expr) -> None:
             finish.request(part * params.groups + index, params.groups * params.tiling.parts)
+            finish.request_cold(index, params.groups, lambda: each_row_to_come(b, params, flat, OUTPUTS_AHEAD))
             _group(b, source, base, params, flat, finish)
 
         each_group(params, part, chunk, one)

@@ -42,7 +42,8 @@ def tilings(layer: StencilProduct, target: Target, isa: Isa, vectors: int,
     s = layer.stencil
     packed = s.packed(vectors)
     width = 4 * (s.x_channel_stride if packed else vectors * s.lanes)
-    far = s.segments == 1 and 4 * (s.x_size + s.y_size) > FAR_SHARE * target.l2_bytes
+    large = 4 * (s.x_size + s.y_size) > FAR_SHARE * target.l2_bytes
+    far = large and s.segments == 1 and vectors < s.vectors
     chunks = {"direct": {s.channels}}
     if packed or len(s.taps) == 1:
         chunks["direct"] |= {int(share * target.l1_bytes) // width for share in (shares if packed else L1_SHARES)}
@@ -54,7 +55,8 @@ def tilings(layer: StencilProduct, target: Target, isa: Isa, vectors: int,
     for mode, sizes in chunks.items():
         for size in {balanced(s.channels, max(1, size)) for size in sizes}:
             for bands in _bands(layer, target, width):
-                yield Tiling(s, layer.epilogue, mode, vectors, size, parts=isa.threads * bands, bands=bands, far=far)
+                yield Tiling(s, layer.epilogue, mode, vectors, size, parts=isa.threads * bands, bands=bands, far=far,
+                             cold=large and not far)
 
 
 def sectioned(whole: Iterable[Tiling], groups: int) -> list[Tiling]:

@@ -13,7 +13,8 @@ Three ways to reach the inputs (`mode`):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from tvm.tirx.script.builder import ir as T
@@ -45,6 +46,8 @@ class Tiling(Tiles):
         bands: cache blocks of rows: bands that the parts are gone through in, each for all tiles, so that a band's
             weights stay in the L2 cache; parts are a multiple.
         far: the activations come from beyond the L2 cache, so that those of the next tile are asked for in time.
+        cold: as `far`, where one tile is all or the next one lies behind it: those of the next chunk are asked for in
+            time, and the outputs before they are written first.
         half: the last vector of the only tile has half the lanes, behind which no pixel lies.
         sections: of a grouped convolution, see `Tiles`; every section has as many rows and as many chunks.
 
@@ -58,6 +61,7 @@ class Tiling(Tiles):
     parts: int = 1
     bands: int = 1
     far: bool = False
+    cold: bool = False
     half: bool = False
     sections: int = 1
 
@@ -239,6 +243,37 @@ class Finish:
             for line in range(0, t.tile, LINE_FLOATS):
                 prefetch(self.buffers["x"], at + line, 2)
 
+    @property
+    def _turn(self) -> Expr:
+        """The number of the chunk among those that a row reads."""
+        t = self.tiling
+        return self.chunk if t.sections == 1 else T.floormod(self.chunk, t.turns)
+
+    def request_cold(self, index: Expr, groups: int, rows: Callable[[], Iterable[Expr]]) -> None:
+        """Ask the L2 cache for what later groups need, while the one of `groups` in a part multiplies.
+
+        These are a share of the next chunk's inputs, in the first chunk the outputs of `rows` to come, for a store
+        waits for its whole line, and in the last one their residuals. Inputs and rows are gone through in an order that
+        the processor's own prefetchers do not foresee.
+        """
+        t, s, some = self.tiling, self.tiling.stencil, self.tiling.turns > 1
+        if not t.cold:
+            return
+        if t.chunks > 1 and t.mode == "direct" and s.packed(t.vectors):  # behind a tile's last chunk the next one lies
+            chunk = t.chunk * s.x_channel_stride
+            share = -(-chunk // (LINE_FLOATS * groups)) * LINE_FLOATS
+            self._request("x", T.Bind(self.x + (self.chunk + 1) * chunk + index * share), share)
+        in_y = self.sums is None or not some
+        for name, turn, wanted in (("y", 0, in_y), ("residual", t.turns - 1, t.epilogue.residual and not t.in_place)):
+            if wanted:
+                with T.If(self._turn == turn) if some else nullcontext(), T.Then() if some else nullcontext():
+                    for row in rows():
+                        self._request(name, T.Bind(self._output(row)), t.tile)
+
+    def _request(self, name: str, first: Expr, floats: int) -> None:
+        for line in range(0, floats, LINE_FLOATS):
+            prefetch(self.buffers[name], first + line, 2)
+
     def _request_output(self, name: str, at: Expr) -> None:
         """Ask for the row's outputs, or residuals, of the next tile."""
         t = self.tiling
@@ -253,7 +288,7 @@ class Finish:
             return
         waiting = (self.buffers["y"], self._output(row)) if self.sums is None else (self.sums, slot * self.tiling.tile)
         total = self._added(product, *waiting)
-        turn = self.chunk if self.tiling.sections == 1 else T.floormod(self.chunk, turns)
+        turn = self._turn
         with T.If(turn == turns - 1):
             with T.Then():
                 self._final(row, total)
