@@ -17,7 +17,9 @@ from tvm import tirx
 from sparsec.backends.cpu.build import settings
 from sparsec.backends.cpu.calls import KernelCall, build, call
 from sparsec.backends.cpu.layers import layer_of, offers_of, repeats
-from sparsec.cost.option import Option
+from sparsec.backends.cpu.rates import rates_of
+from sparsec.cost.option import Option, Work
+from sparsec.cost.roofline import FORK_S
 from sparsec.cost.tuning import CACHED_BYTES
 from sparsec.graph.annotations import NETWORK
 from sparsec.kernels.emit.isa import isa_of
@@ -27,6 +29,7 @@ from sparsec.target import Target, lacking, machine_name
 
 COLD = 2  # times the L2 cache: the activations that repeated runs cycle through
 MAX_COPIES = 64
+SHARING = 1.1  # times its share that a thread takes at most beside others, for clocks and the L3 cache are shared
 REPEAT_S, REPEATS = 1e-3, 4  # one repeat is long enough for the clock
 
 
@@ -69,9 +72,24 @@ def kernel_call(node: ir.Node, option: Option, target: Target, threads: int) -> 
 
 def prepare(node: ir.Node, option: Option, target: Target, threads: int) -> Callable[[], float]:
     """Compile an option for a node and pack the weight; the result times it."""
-    kernel, runs = kernel_call(node, option, target, threads), repeats(node)
-    timed = prepare_call(kernel, target, threads, NETWORK.get(node))
-    return lambda: timed() * runs
+    kernel, runs, network = kernel_call(node, option, target, threads), repeats(node), NETWORK.get(node)
+    timed = prepare_call(kernel, target, threads, network)
+    work = option.work
+    assert isinstance(work, Work)
+    if threads == 1 or work.serial:
+        return lambda: timed() * runs
+    alone = prepare_call(kernel, target, 1, network)  # one thread does the shares of all
+    least = rates_of(target, threads).machine.least_seconds(work, 0, target.lanes, threads)
+    return lambda: undisturbed(timed(), alone() / threads, least) * runs
+
+
+def undisturbed(together: float, share: float, least: float) -> float:
+    """Seconds of several threads, measured together, by the share of one that was measured by itself.
+
+    Other programs make a run of several threads last several times as long, and the processor time of one hardly
+    longer. What all threads need of memory is no less for sharing it: `least` seconds.
+    """
+    return min(together, FORK_S + SHARING * max(share, least))
 
 
 def prepare_call(kernel: KernelCall, target: Target, threads: int, network: float | None = None) -> Callable[[], float]:
@@ -89,7 +107,7 @@ def _compile(kernel: tirx.PrimFunc, target: Target) -> Callable[..., None]:
 
 def _time(kernel: KernelCall, function: Callable[..., None], target: Target, threads: int,
           network: float | None) -> float:
-    """The shortest time of a call in seconds.
+    """The shortest time of a call in seconds, on one thread of the processor, which other programs hardly lengthen.
 
     The calls go round copies of the weight, as many as the network has weights of its size, up to what no cache holds.
     """
@@ -98,12 +116,14 @@ def _time(kernel: KernelCall, function: Callable[..., None], target: Target, thr
     arguments = zip(itertools.cycle(_copies(kernel.constants, cycled)),
                     itertools.cycle(_copies(kernel.activations(), COLD * target.l2_bytes)))
 
+    clock = time.thread_time if threads == 1 else time.perf_counter
+
     def seconds(count: int) -> float:
         calls = [(*weights, *others) for weights, others in itertools.islice(arguments, count)]
-        begin = time.perf_counter()
+        begin = clock()
         for each in calls:
             function(*each)
-        return (time.perf_counter() - begin) / count
+        return (clock() - begin) / count
 
     def fastest() -> float:
         seconds(1)
