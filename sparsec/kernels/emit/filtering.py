@@ -9,7 +9,7 @@ from sparsec.kernels.emit.tir import Expr
 from sparsec.kernels.packing.filtering import POINTS, Filtering
 
 Hold = Callable[[Expr], Expr]
-"""Keeps a value that is used more than once, such as `T.Bind`."""
+"""Gives a value that is used more than once a name."""
 
 
 def evaluated(filtering: Filtering, d: Sequence[Expr], hold: Hold) -> list[Expr]:
