@@ -105,8 +105,8 @@ def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: 
 
     Timed are first the best predicted options of the `trials` most promising kernels, then half as many more of the one
     that won: tilings of one kernel differ less than the predictions of two kernels err. The best dense
-    option is among the first unless it is hopeless. Those that come close to the fastest are timed again, in turns, and
-    the prediction decides between equals. `workers` calls of `measure` are made at once; before it is called for
+    option is among the first unless it is hopeless. Those that come close to the fastest, and what was predicted to be
+    it, are timed again, in turns, and the prediction decides between equals. `workers` calls of `measure` are made at once; before it is called for
     several options, `prepare` may get them all ready.
     """
     candidates = sorted((Candidate(o, machine.seconds(o.work, threads)) for o in options), key=lambda c: c.predicted_s)
@@ -180,8 +180,16 @@ def _ranked(timed: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _settled(ranked: Sequence[Candidate], measure: Measure, workers: int) -> list[Candidate]:
-    """The candidates with those that come close to the fastest timed again."""
-    close = [c for c in ranked if c.measured_s is not None and c.measured_s < CLOSE * ranked[0].time_s][:CLOSE_TRIALS]
+    """The candidates with those timed again that come close to the fastest, or were predicted to be it.
+
+    A single time of several threads may be several times too long, and then the prediction is worth more.
+    """
+    measured = [c for c in ranked if c.measured_s is not None]
+    if len(measured) < 2:
+        return list(ranked)
+    close = [c for c in measured if c.time_s < CLOSE * ranked[0].time_s][:CLOSE_TRIALS]
+    likely = min(measured, key=lambda c: c.predicted_s)
+    close += [likely] if all(c is not likely for c in close) else []
     if len(close) < 2:
         return list(ranked)
     others = [c for c in ranked if all(c is not each for each in close)]

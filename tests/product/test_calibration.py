@@ -129,7 +129,8 @@ def test_timing_says_what_predictions_alone_had_chosen():
     ([[1.00, 1.00, 1.00], [0.99, 0.99, 0.99]], "a"),  # equals: the prediction decides
     ([[1.00, 1.00, 1.00], [0.93, 0.92, 0.94]], "b"),
     ([[1.00, 0.90, 0.91], [0.94, 1.02, 1.01]], "a"),  # what was slow once
-    ([[1.20, 0.90, 0.91], [0.94, 1.02, 1.01]], "b"),  # too slow to be measured again
+    ([[1.80, 0.90, 0.91], [0.94, 1.02, 1.01]], "a"),  # what was very slow once, and predicted to be the fastest
+    ([[1.00, 1.00, 1.00], [1.20, 0.90, 0.91]], "a"),  # too slow to be measured again
     ([[1.00, None, None], [0.93, None, None]], "b"),
     ([[None, None, None], [9.00, None, None]], "b"),
 ])
