@@ -106,8 +106,8 @@ def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: 
     Timed are first the best predicted options of the `trials` most promising kernels, then half as many more of the one
     that won: tilings of one kernel differ less than the predictions of two kernels err. The best dense
     option is among the first unless it is hopeless. Those that come close to the fastest, and what was predicted to be
-    it, are timed again, in turns, and the prediction decides between equals. `workers` calls of `measure` are made at once; before it is called for
-    several options, `prepare` may get them all ready.
+    it, are timed again, in turns, and the prediction decides between equals. `workers` calls of `measure` are made at
+    once; before it is called for several options, `prepare` may get them all ready.
     """
     candidates = sorted((Candidate(o, machine.seconds(o.work, threads)) for o in options), key=lambda c: c.predicted_s)
     predicted = None

@@ -59,14 +59,21 @@ def test_rows_that_are_computed_twice_leave_the_residual_alone():
     assert {call(layer, each, features).in_place for each in options} == {False, True}
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2)])
+@pytest.mark.parametrize(("kernel", "stride", "height", "vectors", "copying"), [
+    (1, 1, 2, 0.75, {"im2col"}), (3, 1, 2, 0.75, {"im2col", "mec"}), (3, 2, 2, 0.75, {"im2col"}),
+    (3, 1, 3, 1.5, {"mec"})])
 @pytest.mark.parametrize("target", TARGETS)
-def test_half_a_vector_ends_a_tile(target, kernel, stride):
+def test_half_a_vector_ends_a_tile(target, kernel, stride, height, vectors, copying):
     features = replace(isa(target), halves=True)
-    case = images(features.lanes, (1, 20, 16, 2, 3 * features.lanes // 4 - 1), kernel, stride, 0.2, "relu", True)
+    width = int(vectors * features.lanes) - (2 if copying == {"mec"} else 1)  # two more are between rows
+    case = images(features.lanes, (1, 20, 16, height, width), kernel, stride, 0.2, "relu", True)
     machine, family = replace(resolve(target), **SMALL), FAMILIES["spmm"]
     halved = [each for each in family.offers(case.layer, machine, features, "fp32") if each.params.tiling.half]
+    if copying == {"mec"} and features.lanes == 4:
+        pytest.skip("two zeros between rows are half a vector")
     modes = {(each.kernel, each.params.block > 1): each for each in halved}
-    assert {mode for mode, _ in modes} >= {"spmm/direct", "spmm/im2col"}
+    kernels = {kernel for kernel, _ in modes}
+    assert "spmm/direct" in kernels
+    assert kernels & {f"spmm/{mode}" for mode in copying}
     for option in modes.values():
         check(family, case, option, features, target)

@@ -222,7 +222,8 @@ CASES = {
         (tiles, Tiled(1, 32, 40, 32), 300, 0.1, False), (grouped, (2, 6, 21, 4, 6), 3, 1.0, True),
         (images, (1, 5, 32, 10, 6), 3, 1, 1.0, True),  # sums in bands of two rows
         (images, (1, 3, 10, 3, 41), 3, 1, 1.0, True),  # rows of more than one vector
-        (tiles, Tiled(1, 40, 30, 64), 24, 0.2, True)],  # a tile with fewer tokens
+        (tiles, Tiled(1, 40, 30, 64), 24, 0.2, True),  # a tile with fewer tokens
+        (images, (1, 6, 20, 5, 14), 3, 1, 0.3, True)],  # rows of whole vectors
         cycle(["relu", "none", "gelu_erf", "clip", "silu"]), strict=False)],
     CodesProduct: [(codes, *each) for each in [
         (PaddedFlat(1, 6, 5, 9, 1, 10, 4), 12, 0.3, "uint8", False), (Tiled(2, 64, 21, 64), 8, 0.2, "uint8", True),

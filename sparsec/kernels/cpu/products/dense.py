@@ -104,7 +104,7 @@ def work(params: DenseParams, l1_bytes: int, l2_bytes: int) -> Work:
         groups=tiles * blocks * t.chunks,
         l2_bytes=tiles * waited_bytes(t, steps, streamed, l1_bytes),
         memory_bytes=brought_bytes(t, 4 * steps * p.block, l2_bytes) + traffic.memory_bytes,
-        kernel=f"gemm/{t.mode}", pixels=s.pixels)
+        kernel=f"gemm/{t.reads}", pixels=s.pixels)
 
 
 def build(params: DenseParams, isa: Isa) -> Kernel:

@@ -15,8 +15,8 @@ from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.products.dense import multiply
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
-from sparsec.kernels.cpu.products.tilings import DENSE_BLOCKS, tile_vectors
-from sparsec.kernels.cpu.products.walk import MODES, Finish, Tiling, build_product
+from sparsec.kernels.cpu.products.tilings import DENSE_BLOCKS, aligned_copies, tile_vectors
+from sparsec.kernels.cpu.products.walk import Finish, Tiling, build_product
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, vectors_from
 from sparsec.kernels.family import Family, float_product
@@ -67,7 +67,7 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
     for vectors in tile_vectors(s, threads=isa.threads):
         blocks = [r for r in DENSE_BLOCKS if r <= s.outputs // layer.groups and vectors <= 3 * r
                   and 4 * r * vectors <= 3 * isa.registers and (vectors == 1 or r * (vectors + 1) < isa.registers)]
-        for mode in MODES if blocks else ():
+        for mode in ("direct", "halo", aligned_copies(s, layer.epilogue, vectors)) if blocks else ():
             # Row blocks of a group overlap: what is computed twice cannot begin with a residual in its own place.
             tiling = Tiling(s, replace(layer.epilogue, in_place=False), mode, vectors, s.channels // layer.groups,
                             sections=layer.groups)
@@ -96,7 +96,7 @@ def work(params: DenseGroupsParams, l1_bytes: int, l2_bytes: int) -> Work:
         groups=tiles * blocks,
         l2_bytes=tiles * waited_bytes(t, steps, 4 * p.block * p.inner, l1_bytes),
         memory_bytes=brought_bytes(t, 4 * steps * p.block, l2_bytes) + traffic.memory_bytes,
-        kernel=f"gemm/{t.mode}", pixels=s.pixels)
+        kernel=f"gemm/{t.reads}", pixels=s.pixels)
 
 
 def build(params: DenseGroupsParams, isa: Isa) -> Kernel:

@@ -27,8 +27,8 @@ def waited_bytes(t: Tiling, touched: float, streamed: float, l1_bytes: int, shar
 
     """
     s = t.stencil
-    channels, width = min(t.chunk, s.channels), len(s.taps) * t.tile
-    span = {"direct": min(width, t.tile + s.reach), "halo": t.halo_stride, "im2col": width}[t.mode]
+    channels = min(t.chunk, s.channels)
+    span = t.copied or min(len(s.taps) * t.tile, t.tile + s.reach)
     sets = min(1.0, t.vectors / math.gcd(4 * s.x_channel_stride // LINE, PAGE // LINE)) if t.mode == "direct" else 1.0
     used = (4 * channels * span + streamed) / (l1_bytes * sets)
     packed = t.mode != "direct" or s.packed(t.vectors)

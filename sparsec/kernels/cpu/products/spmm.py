@@ -175,7 +175,7 @@ def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) 
         l2_bytes=tiles * waited_bytes(t, touched, weights / (groups * t.turns), l1_bytes,
                                       touched / (groups * inner))
         + (ENDS_WAIT * brought if p.group >= MANY_ROWS else 0), memory_bytes=brought + traffic.memory_bytes - unread,
-        kernel=f"spmm/{t.mode}", pixels=s.pixels, density=density)
+        kernel=f"spmm/{t.reads}", pixels=s.pixels, density=density)
 
 
 def build(params: SpmmParams, isa: Isa) -> Kernel:

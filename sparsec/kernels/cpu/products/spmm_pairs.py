@@ -181,7 +181,7 @@ def work(params: PairsParams, steps: float, l1_bytes: int, l2_bytes: int) -> Wor
         groups=tiles * groups,
         l2_bytes=tiles * waited_bytes(t, taken * columns, weights / groups, l1_bytes, read),
         memory_bytes=brought_bytes(t, weights, l2_bytes) + traffic.memory_bytes,
-        kernel=f"spmm/{t.mode}", pixels=s.pixels, density=min(1.0, taken * values / max(1, p.blocks * s.inner)))
+        kernel=f"spmm/{t.reads}", pixels=s.pixels, density=min(1.0, taken * values / max(1, p.blocks * s.inner)))
 
 
 def build(params: PairsParams, isa: Isa) -> Kernel:

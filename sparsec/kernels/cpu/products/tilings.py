@@ -8,6 +8,7 @@ from dataclasses import replace
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.cpu.products.walk import Tiling
+from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.target import Target
 
@@ -48,15 +49,21 @@ def tilings(layer: StencilProduct, target: Target, isa: Isa, vectors: int,
     if packed or len(s.taps) == 1:
         chunks["direct"] |= {int(share * target.l1_bytes) // width for share in (shares if packed else L1_SHARES)}
     if not packed:
-        halo = Tiling(s, layer.epilogue, "halo", vectors, 1).scratch * 4
-        chunks["im2col"] = {int(share * target.l1_bytes) // (width * len(s.taps)) for share in shares}
-        if len(s.taps) > 1 and halo < len(s.taps) * width:
-            chunks["halo"] = {int(share * target.l1_bytes) // halo for share in shares}
+        aligned = aligned_copies(s, layer.epilogue, vectors)
+        copied = {mode: 4 * Tiling(s, layer.epilogue, mode, vectors, 1).copied for mode in (aligned, "halo")}
+        chunks[aligned] = {int(share * target.l1_bytes) // copied[aligned] for share in shares}
+        if len(s.taps) > 1 and copied["halo"] < copied[aligned]:
+            chunks["halo"] = {int(share * target.l1_bytes) // copied["halo"] for share in shares}
     for mode, sizes in chunks.items():
         for size in {balanced(s.channels, max(1, size)) for size in sizes}:
             for bands in _bands(layer, target, width):
                 yield Tiling(s, layer.epilogue, mode, vectors, size, parts=isa.threads * bands, bands=bands, far=far,
                              cold=large and not far)
+
+
+def aligned_copies(stencil: Stencil, epilogue: Epilogue, vectors: int) -> str:
+    """The mode of a tiling that copies less of those whose product loads whole vectors: "im2col" or "mec"."""
+    return min(("im2col", "mec"), key=lambda mode: Tiling(stencil, epilogue, mode, vectors, 1).copied)
 
 
 def sectioned(whole: Iterable[Tiling], groups: int) -> list[Tiling]:

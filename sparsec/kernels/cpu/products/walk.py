@@ -5,10 +5,13 @@ the kernel's own inner product runs over row blocks; partial sums wait in Y, or 
 overlap, until the last chunk, where bias, residual and activation follow. Many rows are gone through in bands, each for
 all tiles, so that a band's weights and sums stay in the L2 cache.
 
-Three ways to reach the inputs (`mode`):
+Four ways to reach the inputs (`mode`):
     direct   offsets point into X itself; the first choice where a tap is contiguous and aligned;
     halo     the chunk's tile is copied with its halo into a scratch;
-    im2col   every tap of the chunk's tile is copied, so that each load is aligned.
+    im2col   every tap of the chunk's tile is copied, so that each load is aligned;
+    mec      the tile is copied with its halo once for all taps that lie whole vectors apart, as those above each other
+             do where rows are whole vectors: aligned as well, in fewer copies (Cho and Brand 2017, "MEC:
+             Memory-efficient Convolution for Deep Neural Network", section 3).
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from tvm.tirx.script.builder import ir as T
 
@@ -27,7 +31,7 @@ from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Body, Buffer, Buffers, Expr, Kernel, kernel, lanes_of, load, prefetch, splat, store
 
-MODES = ("direct", "halo", "im2col")
+MODES = ("direct", "halo", "im2col", "mec")
 LINE_FLOATS = 16  # of a cache line
 IN_PLACE = "sparsec.in_place"  # attribute of kernels whose last input is their output as well
 
@@ -82,22 +86,47 @@ class Tiling(Tiles):
         return self.epilogue.in_place and self.turns == 1 and self.stencil.vectors % self.vectors == 0
 
     @property
+    def copies(self) -> tuple[tuple[int, int], ...]:
+        """What is copied of a channel, one behind the other in the scratch: the offset of each copy, and its floats."""
+        taps, lanes = self.stencil.taps, self.stencil.lanes
+        if self.mode == "im2col":
+            return tuple((tap, self.tile) for tap in taps)
+        if self.mode == "mec":
+            apart: dict[int, list[int]] = {}
+            for tap in sorted(taps):
+                apart.setdefault(tap % lanes, []).append(tap)
+            return tuple((each[0], self.tile + each[-1] - each[0]) for each in apart.values())
+        return ((min(taps), self.halo_stride),) if self.mode == "halo" else ()
+
+    @property
+    def copied(self) -> int:
+        """Floats that are copied of a channel."""
+        return sum(length for _, length in self.copies)
+
+    @property
+    def reads(self) -> str:
+        """The mode by which the product's loads are priced: of copies it does not matter which taps share one."""
+        return "im2col" if self.mode == "mec" else self.mode
+
+    @property
     def scratch(self) -> int:
         """Floats of the copied tile."""
-        taps = len(self.stencil.taps)
-        return {"direct": 0, "halo": self.chunk * self.halo_stride, "im2col": self.chunk * taps * self.tile}[self.mode]
+        return self.chunk * self.copied
 
     @property
     def channel_step(self) -> int:
         """Floats from a channel to the next where the product reads them."""
-        return len(self.stencil.taps) * self.tile if self.mode == "im2col" else super().channel_step
+        return self.copied or self.stencil.x_channel_stride
 
     @property
     def tap_offsets(self) -> tuple[int, ...]:
         """Floats from a channel's first read position to each tap."""
-        if self.mode == "im2col":
-            return tuple(i * self.tile for i in range(len(self.stencil.taps)))
-        return super().tap_offsets
+        if self.mode in ("direct", "halo"):
+            return super().tap_offsets
+        starts = list(accumulate((length for _, length in self.copies), initial=0))
+        return tuple(next(start + tap - first for start, (first, length) in zip(starts, self.copies, strict=False)
+                          if 0 <= tap - first <= length - self.tile and (tap - first) % self.stencil.lanes == 0)
+                     for tap in self.stencil.taps)
 
     def traffic(self) -> Work:
         """What bringing the inputs to the product and its outputs to memory costs."""
@@ -106,7 +135,7 @@ class Tiling(Tiles):
         if self.mode == "direct":
             return Work(0, 0, memory_bytes=memory)
         reads = s.segments * self.tiles * s.channels
-        rows = {"halo": self.halo_stride / s.lanes, "im2col": len(s.taps) * self.busy_vectors}[self.mode]
+        rows = self.copied / s.lanes - len(self.copies) * (self.vectors - self.busy_vectors)
         crossing = sum(tap % s.lanes != 0 for tap in s.taps) / len(s.taps)
         return Work(0, reads * rows * (2 + crossing), memory_bytes=memory)
 
@@ -207,15 +236,17 @@ def _copy_tile(b: Buffers, scratch: Buffer, t: Tiling, chunk: Expr, x: Expr) -> 
     s = t.stencil
     with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk)) as channel:
         row = T.Bind(x + (chunk * t.chunk + channel) * s.x_channel_stride)
-        if t.mode == "halo":
-            with T.serial(0, t.halo_stride // s.lanes) as vector:
-                source = load(b["x"], row + min(s.taps) + vector * s.lanes, s.lanes)
-                store(scratch, channel * t.halo_stride + vector * s.lanes, source)
-            return
-        for tap, offset in enumerate(s.taps):
-            for vector, width in enumerate(t.widths):
-                source = load(b["x"], row + offset + vector * s.lanes, width)
-                store(scratch, (channel * len(s.taps) + tap) * t.tile + vector * s.lanes, source)
+        at = T.Bind(channel * t.copied)
+        for offset, length in t.copies:
+            if t.mode == "halo":
+                with T.serial(0, length // s.lanes) as vector:
+                    step = vector * s.lanes
+                    store(scratch, at + step, load(b["x"], row + offset + step, s.lanes))
+                continue
+            for step in range(0, length, s.lanes):
+                width = t.widths[-1] if step + s.lanes == length else s.lanes
+                store(scratch, at + step, load(b["x"], row + offset + step, width))
+            at += length
 
 
 @dataclass(frozen=True)
