@@ -9,8 +9,8 @@ Four ways to reach the inputs (`mode`):
     direct   offsets point into X itself; the first choice where a tap is contiguous and aligned;
     halo     the chunk's tile is copied with its halo into a scratch;
     im2col   every tap of the chunk's tile is copied, so that each load is aligned;
-    mec      the tile is copied with its halo once for all taps that lie whole vectors apart, as those above each other
-             do where rows are whole vectors: aligned as well, in fewer copies (Cho and Brand 2017, "MEC:
+    mec      the tile is copied with its halo once for all taps near each other that lie whole vectors apart, as those
+             of a column do where rows are whole vectors: aligned as well, in fewer copies (Cho and Brand 2017, "MEC:
              Memory-efficient Convolution for Deep Neural Network", section 3).
 """
 
@@ -92,10 +92,13 @@ class Tiling(Tiles):
         if self.mode == "im2col":
             return tuple((tap, self.tile) for tap in taps)
         if self.mode == "mec":
-            apart: dict[int, list[int]] = {}
-            for tap in sorted(taps):
-                apart.setdefault(tap % lanes, []).append(tap)
-            return tuple((each[0], self.tile + each[-1] - each[0]) for each in apart.values())
+            runs: list[list[int]] = []  # of taps whole vectors apart whose tiles meet
+            for tap in sorted(taps, key=lambda tap: (tap % lanes, tap)):
+                if runs and (tap - runs[-1][-1]) % lanes == 0 and tap - runs[-1][-1] <= self.tile:
+                    runs[-1].append(tap)
+                else:
+                    runs.append([tap])
+            return tuple((run[0], self.tile + run[-1] - run[0]) for run in runs)
         return ((min(taps), self.halo_stride),) if self.mode == "halo" else ()
 
     @property
