@@ -88,16 +88,20 @@ class PaddedFlat:
 
     @property
     def channel_stride(self) -> int:
-        """Floats from a channel to the next: an odd number of cache lines, so that channels spread over the sets."""
-        end = self.origin + self.vectors * self.lanes + self.row_pad * self.row_stride + self.pad
-        line = max(16, self.lanes)
-        lines = round_up(end, line) // line
-        return (lines | 1) * line
+        """Floats from a channel to the next, with all that its pixels' taps read."""
+        below = self.row_pad * self.row_stride + self.pad
+        return self._odd_lines(max(self.vectors * self.lanes, self.span + below))
 
     @property
     def size(self) -> int:
-        """Floats of the whole buffer."""
-        return self.channels * self.channel_stride
+        """Floats of the whole buffer; behind the last channel, what its last vectors read beside their pixels."""
+        below = self.row_pad * self.row_stride + self.pad
+        return (self.channels - 1) * self.channel_stride + self._odd_lines(self.vectors * self.lanes + below)
+
+    def _odd_lines(self, behind: int) -> int:
+        """Floats of a channel with so many from its first pixel on: an odd number of lines, to spread over the sets."""
+        line = max(16, self.lanes)
+        return (round_up(self.origin + behind, line) // line | 1) * line
 
     @property
     def is_plain(self) -> bool:

@@ -15,7 +15,7 @@ from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.winograd import combined, reduced
 from sparsec.kernels.packing.winograd import G
 from sparsec.target import resolve
-from tests.support.padded import flat, images_like, run_guarded
+from tests.support.padded import assert_same, flat, images_like, run_guarded
 from tests.support.targets import TARGETS, compiled, isa
 
 SIZES = {"7x7": (7, 7, 1, 5), "one pixel": (1, 1, 1, 4), "one row": (1, 19, 2, 9), "4x4": (4, 4, 1, 16),
@@ -83,7 +83,7 @@ def computes(target, features, given, options, *, clean):
         found = pixels(y, padded_rows(layer.target))[0]
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
         if clean:
-            np.testing.assert_array_equal(flat(found[None], layer.target), y)
+            assert_same(y, flat(found[None], layer.target))
 
 
 @pytest.mark.parametrize("target", TARGETS[1:])

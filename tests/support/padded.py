@@ -7,7 +7,7 @@ import numpy as np
 import tvm
 
 from sparsec.graph.layout import PaddedFlat
-from sparsec.kernels.cpu.images.padded import padded_rows, pixels
+from sparsec.kernels.cpu.images.padded import blank, padded_rows, pixels
 from tests.support.targets import compiled
 
 PROT_NONE = 0  # as mprotect has it; the mmap module does not
@@ -21,7 +21,7 @@ def padded(shape, pad, lanes, *, clean=True, extra=0):
 
 def flat(images, layout):
     """The buffer that holds the images; an unclean layout's padding is NaN."""
-    buffer = np.full(layout.size, 0.0 if layout.clean else np.nan, np.float32)
+    buffer = blank(layout)
     pixels(buffer, padded_rows(layout))[...] = images
     return buffer
 

@@ -10,7 +10,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.operators.epilogue import apply
 from sparsec.kernels.cpu.images import depthwise_large
-from sparsec.kernels.cpu.images.padded import clear_border, load_lanes, padded_rows, pixels
+from sparsec.kernels.cpu.images.padded import blank, clear_border, load_lanes, padded_rows, pixels
 from sparsec.kernels.cpu.images.window import Tile, Window, slide, taps
 from sparsec.kernels.emit.activations import finished
 from sparsec.kernels.emit.epilogue import Epilogue
@@ -95,7 +95,7 @@ def reference(weight: np.ndarray, bias: np.ndarray, x: np.ndarray, params: Depth
     total = np.zeros((rows.batch, rows.channels, rows.height, rows.width), np.float32)
     for i, j in np.ndindex(w.kernel):
         total += weight[:, :, i, j, None] * images[:, :, i * dh::sh, j * dw::sw][:, :, :rows.height, :rows.width]
-    y = np.full(rows.size, 0.0 if w.target.clean else np.nan, np.float32)
+    y = blank(w.target)
     residual = None if residual is None else pixels(residual, rows)
     pixels(y, rows)[...] = apply(total, bias[:, None, None], residual, e.activation, e.alpha, e.beta,
                                     multiplies=e.multiplies)

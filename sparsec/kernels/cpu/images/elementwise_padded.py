@@ -12,7 +12,7 @@ import numpy as np
 
 from sparsec.graph.layout import PaddedFlat
 from sparsec.graph.operators.epilogue import apply
-from sparsec.kernels.cpu.images.padded import load_lanes, padded_rows, pixels, write_images
+from sparsec.kernels.cpu.images.padded import blank, load_lanes, padded_rows, pixels, write_images
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.extremum import maximum, minimum
@@ -122,6 +122,6 @@ def scale_reference(scale: np.ndarray, shift: np.ndarray, x: np.ndarray, params:
 
 
 def _laid_out(images: np.ndarray, target: PaddedFlat, e: Epilogue) -> np.ndarray:
-    y = np.full(target.size, 0.0 if target.clean else np.nan, np.float32)
+    y = blank(target)
     pixels(y, padded_rows(target))[...] = apply(images, None, None, e.activation, e.alpha, e.beta)
     return y

@@ -66,7 +66,9 @@ def pixels(buffer: np.ndarray, rows: Rows) -> np.ndarray:
 def blank(layout: PaddedFlat) -> np.ndarray:
     """A flat numpy buffer with the layout's padding; where that is undefined it is NaN, or 0 for codes."""
     undefined = np.nan if layout.dtype == "float32" else 0
-    return np.full(layout.size, layout.padding if layout.clean else undefined, layout.dtype)
+    buffer = np.full(layout.size, layout.padding if layout.clean else undefined, layout.dtype)
+    buffer[layout.channels * layout.channel_stride:] = undefined
+    return buffer
 
 
 def lane_mask(first: int, end: int, lanes: int) -> Expr:

@@ -16,7 +16,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import PaddedFlat, PhasePlanes, round_up
 from sparsec.graph.operators.epilogue import apply
-from sparsec.kernels.cpu.images.padded import clear_border, end_row, padded_rows, pixels, plain_rows, put
+from sparsec.kernels.cpu.images.padded import blank, clear_border, end_row, padded_rows, pixels, plain_rows, put
 from sparsec.kernels.cpu.images.phase_split import split_image
 from sparsec.kernels.cpu.layer import Activations, CpuProduct
 from sparsec.kernels.emit.activations import ACTIVATIONS
@@ -222,7 +222,7 @@ def convolved(weight: np.ndarray, bias: np.ndarray, x: np.ndarray, params: StemP
     for i, j in np.ndindex(params.kernel):
         window = images[:, :, i::sh, j::sw][:, :, :rows.height, :rows.width]
         total += np.einsum("oc,nchw->nohw", weight[:, :, i, j], window)
-    y = np.full(rows.size, 0.0 if params.target.clean else np.nan, np.float32)
+    y = blank(params.target)
     pixels(y, rows)[...] = apply(total, bias[:, None, None], None, e.activation, e.alpha, e.beta)
     return y
 
