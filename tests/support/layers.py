@@ -106,8 +106,9 @@ def places(s):
 
 
 def placed(s, target, values, junk):
-    """Y with its values, and what stands for zero between the pixels of an image."""
+    """Y with its values, and what stands for zero between the pixels of an image, but not behind its last channel."""
     y = np.full(s.y_size, junk if s.masked else np.nan, np.float32)
+    y[s.outputs * s.y_row_stride:] = np.nan
     y[places(s)[1]] = np.where(pixel_mask(target) != 0, values, junk) if s.masked else values
     return y
 
