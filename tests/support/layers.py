@@ -14,7 +14,7 @@ from sparsec.kernels.cpu.codes.finish import Finish, Quantized
 from sparsec.kernels.cpu.codes.layer import CodesProduct
 from sparsec.kernels.cpu.codes.rows import RowsOfCodes, RowsProduct
 from sparsec.kernels.cpu.codes.rows_image import ImageRows
-from sparsec.kernels.cpu.images.padded import padded_rows, pixels
+from sparsec.kernels.cpu.images.padded import blank, padded_rows, pixels
 from sparsec.kernels.cpu.images.stem import StemProduct
 from sparsec.kernels.cpu.layer import CpuProduct
 from sparsec.kernels.cpu.products.layer import StencilProduct, pixel_mask
@@ -201,7 +201,7 @@ def plain(lanes, shape, outputs, kernel, stride, activation):
     columns = np.transpose(seen, (1, 4, 5, 0, 2, 3)).reshape(shape[1] * kernel * kernel, -1)
 
     def finished(products):
-        y = np.zeros(target.size, np.float32)
+        y = blank(target)
         values = apply(products, bias[:, None], None, activation, 0.2, 0.5)
         pixels(y, padded_rows(target))[...] = values.reshape(outputs, shape[0], *size).swapaxes(0, 1)
         return y
