@@ -192,6 +192,10 @@ class Backend(ABC):
         """Why a node runs without the kernel that its operator has, None where it runs with it."""
         return None
 
+    def lacking(self, graph: ir.Model, job: Job) -> Mapping[str, str]:  # noqa: ARG002 - of some
+        """The reason by node of those that the target has no implementation for; types in the graph may change."""
+        return {}
+
     def project(self, node: ir.Node) -> float | None:  # noqa: ARG002
         """Make a layer's weight 2:4; the norm of what is lost relative to the weight's, None where it stays as it is.
 

@@ -209,6 +209,18 @@ def has_kernels(stage: Stage, device: str) -> bool:
     return tensors and not operators.isdisjoint((*WEIGHTED, SUPPRESSION))
 
 
+def rows_by_values(model: ir.Model, spared: Spared, device: str) -> set[str]:
+    """The names of nodes on rows that values choose, in stages that may have kernels on a device."""
+    if not device or all(static_shape(value) is not None for node in model.graph for value in node.outputs):
+        return set()
+    try:
+        stages = split(model, spared)
+    except UnsupportedOperatorError:
+        return set()
+    return {node.name for stage in stages if stage.interpreted and has_kernels(stage, device)
+            for node in stage.model.graph.node if node.op_type not in SIZED_BY_VALUES}
+
+
 def program(model: ir.Model, stages: Sequence[Stage], interpreted: Sequence[bool], parts: Iterable[bytes]) -> Program:
     """The program that runs the stages, whose bytes `parts` are; of those that are interpreted they are models."""
     results = [str(value.name) for value in model.graph.outputs]

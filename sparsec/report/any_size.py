@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from sparsec.analysis.symbols.size import is_name
+from sparsec.compiler.fallback import MOST
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import simplify
 from sparsec.compiler.samples import usual
-from sparsec.compiler.sized.build import original, row_plans
+from sparsec.compiler.sized.build import RowPlan, original, row_plans
 from sparsec.compiler.sized.device import left_to_processor
 from sparsec.compiler.sized.outside import outside as outside_of
 from sparsec.compiler.sized.staged import staged
@@ -20,6 +21,7 @@ from sparsec.errors import SparsecError
 from sparsec.graph import reader
 from sparsec.graph.nodes import node_name
 from sparsec.graph.sizes import Dims, check_dims, ranges
+from sparsec.passes.context import NOTHING, Spared
 from sparsec.report.interpreted import times_of
 
 
@@ -121,14 +123,21 @@ def any_size(model: reader.Source, options: CompileOptions, calibration: Calibra
     if not options.backend.sized:
         return None
     limits = ranges(options.dims or {})
-    simplified = simplify(model, options, calibration=calibration, symbolic=True)
-    found = staged(simplified.graph, limits, simplified.job, simplified.context, options.backend)
+    spared = NOTHING
+    while True:
+        simplified = simplify(model, options, calibration=calibration, symbolic=True, spared=spared)
+        found = staged(simplified.graph, limits, simplified.job, simplified.context, options.backend)
+        plans = list(row_plans(simplified.graph, found, simplified.job, simplified.context, options.backend, limits))
+        more = _lacking(plans, options, spared)
+        if not more:
+            break
+        spared = Spared(interpreted={**spared.interpreted, **more})
     layers, call_us = found.alone, dict[int, float]()
-    left = left_to_processor(found.plan, simplified.context.spared) if options.backend.device else []
+    left = left_to_processor(found.plan, spared) if options.backend.device else []
     if layers:
         pixels = found.convolutions.pixels
         call_us[pixels] = 1e6 * (found.between_s + found.convolutions.seconds(pixels))
-    for each in row_plans(simplified.graph, found, simplified.job, simplified.context, options.backend, limits):
+    for each in plans:
         layers += each.layers
         left += each.outside
         call_us[each.count] = 1e6 * (found.between_s + each.seconds(options.backend)
@@ -136,8 +145,16 @@ def any_size(model: reader.Source, options: CompileOptions, calibration: Calibra
     rows = [Rows(row.layer, row.rows or 0, row.format, row.kernel, row.predicted_us) for row in layers]
     order = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer for row in rows))}
     notes = tuple(Outside(each.layer, each.reason, each.operator)
-                  for each in outside_of(found, simplified.graph.graph, left, simplified.context.spared))
+                  for each in outside_of(found, simplified.graph.graph, left, spared))
     steps = len(found.plan.fields["steps"])
     recurrent = tuple(original(node_name(node)) for node in found.plan.recurrences)
     return AnySize(tuple(sorted(rows, key=lambda row: order[row.layer])), call_us, recurrent, times_of(found, sizes),
                    len(found.compiled), steps - len(found.compiled), notes)
+
+
+def _lacking(plans: Sequence[RowPlan], options: CompileOptions, spared: Spared) -> dict[str, str]:
+    """What of the stages of rows the target has no implementation for, beside what is spared already."""
+    if not plans or len(spared.interpreted) >= MOST:
+        return {}
+    found = options.backend.lacking(plans[0].whole.model, plans[0].job)
+    return {name: reason for name, reason in found.items() if name not in spared.interpreted}

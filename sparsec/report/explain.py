@@ -13,7 +13,7 @@ from sparsec.analysis import structure
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import Prepared, prepare
 from sparsec.compiler.samples import SHARES
-from sparsec.compiler.stages import interpreted_in
+from sparsec.compiler.stages import interpreted_in, rows_by_values
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE, Candidate, Choice, best_by_format
@@ -24,6 +24,7 @@ from sparsec.graph import reader
 from sparsec.graph.evaluate import zeros_of
 from sparsec.graph.nodes import is_depthwise, node_name, weight_array
 from sparsec.graph.sizes import Dims
+from sparsec.passes.context import Spared
 from sparsec.passes.strip import StripReport
 from sparsec.report.any_size import AnySize, Outside, Priced, any_size, priced
 from sparsec.report.curves import (
@@ -221,8 +222,11 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
              for note in report.notes]
     notes += [Outside(node.name or node.op_type, reason, node.op_type) for node in nodes
               if (reason := prepared.backend.outside(node))]
+    spared = Spared(interpreted=prepared.backend.lacking(prepared.graph, job) if prepared.backend.sized else {})
     notes += [Outside(node_name(node), reason, node.op_type)
-              for node, reason in interpreted_in(nodes, device=prepared.backend.device)]
+              for node, reason in interpreted_in(nodes, spared, prepared.backend.device)]
+    of_rows = rows_by_values(prepared.graph, spared, prepared.backend.device)
+    notes = [note for note in notes if note.node not in of_rows]
     return Explanation(
         target=job.target.name, threads=threads, precision=job.precision, machine=job.calibration.source,
         layers=tuple(layers), total=_total(layers), network_us=_network_us(prepared), between=_between(prepared),

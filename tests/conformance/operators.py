@@ -36,8 +36,8 @@ Written by `{REGENERATE}`; `make conformance` runs ONNX's tests of whole suites.
 Every operator takes its path per node: where all inputs are constants it is computed at compile time, by ONNX's
 reference implementation. Where that is not so and nothing implements it for the target, the processor interprets it
 between compiled parts, by that reference, and the report lists it (`--strict` refuses layers with weights, and on GPUs
-everything, that runs so); `sparsec explain` lowers nothing, and does not know. Compiling stops with a list of the nodes
-that it has no implementation of.
+everything, that runs so), as `sparsec explain` does. Compiling stops with a list of the nodes that it has no
+implementation of.
 
 - **sparsec**: its own kernel or expression of kernels. **TVM**: the converter of TVM's importer for ONNX.
   **function**: its definition in ONNX as a function of other operators. **constants**: only where all inputs are

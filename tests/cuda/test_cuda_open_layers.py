@@ -11,6 +11,7 @@ from onnxruntime.quantization import quantize_dynamic
 from sparsec.backends.relax.importer import OPERATORS
 from sparsec.cost.precisions import HALF_PRECISIONS
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.report.explain import explain
 from tests.support import decoders
 from tests.support.cuda import networks
 from tests.support.cuda.emulator import emulate
@@ -145,11 +146,13 @@ def test_what_a_target_lacks_is_computed_by_the_processor():
 
     with mock.patch.dict(OPERATORS, Erf=refuse):
         found = compiled(model)
+        (told,) = explain(model, "cuda-sm80").any_size.outside
         with pytest.raises(UnsupportedOperatorError, match="no function of errors"):
             Compiled(model, "cuda-sm80", strict=True)
     (row,) = found[0].artifact.report["outside"]
     assert row["operator"] == "Erf"
     assert row["reason"].endswith("no function of errors")
+    assert (told.node, told.text) == (row["layer"], row["reason"])
     check(found, {"x": floats(3, 8)})
 
 

@@ -14,6 +14,7 @@ from sparsec.backends.cuda import build
 from sparsec.backends.program import Program
 from sparsec.cost.precisions import HALF_PRECISIONS
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.report.explain import explain
 from sparsec.runtime.stages import Stages
 from tests.support.cuda import networks, walk
 from tests.support.cuda.emulator import emulate
@@ -98,6 +99,8 @@ def test_the_processor_takes_what_the_gpu_lacks(middle, monkeypatch):
         (y,) = run(artifact, lowered, feeds)
     assert "lost" in {row["layer"] for row in artifact.report["outside"]}
     assert artifact.report["layers"]
+    assert {each.node for each in explain(model, "cuda-sm80").outside} == {
+        row["layer"] for row in artifact.report["outside"]}
     (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
     assert y.shape == expected.shape
     assert np.abs(y - expected).max() <= HALF_PRECISIONS["fp16"] * np.abs(expected).max()

@@ -160,6 +160,12 @@ class CpuBackend(Backend):
         job.announce("profile", 1.0)
         return profile(lowered, feeds)
 
+    def lacking(self, graph: ir.Model, job: Job) -> Mapping[str, str]:
+        """As lowering finds out."""
+        from sparsec.backends.cpu.lower import lacking
+
+        return lacking(graph, job.target, job.threads, job.precision)
+
     def _lower(self, graph: ir.Model, job: Job) -> Lowered:
         from sparsec.backends.cpu.lower import lower
 

@@ -17,6 +17,7 @@ from sparsec.backends.cpu.lowerings import LOWERINGS
 from sparsec.backends.cpu.tensors import KERNELS
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import lower_operator
+from sparsec.backends.relax.lacking import lacking as lowered_apart
 from sparsec.backends.relax.lower import Lowered, emit_function, has_own_memory, lower_in, part_of
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.large import streams
@@ -36,9 +37,17 @@ def lower(model: ir.Model, target: Target, threads: int = 1, precision: str = "f
         UnsupportedOperatorError: lists every node that cannot be lowered, with operator, opset and reason.
 
     """
-    context = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, KERNELS, precision,
-                              streams=streams(model.graph))
-    return lower_in(context, model, threads, partial(_result, set()))
+    return lower_in(_fresh(model, target, threads, precision), model, threads, partial(_result, set()))
+
+
+def lacking(model: ir.Model, target: Target, threads: int, precision: str) -> dict[str, str]:
+    """The reason by node of those that cannot be lowered."""
+    return lowered_apart(model, lambda: _fresh(model, target, threads, precision))
+
+
+def _fresh(model: ir.Model, target: Target, threads: int, precision: str) -> LoweringContext:
+    return LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, KERNELS, precision,
+                           streams=streams(model.graph))
 
 
 def lower_parts(model: ir.Model, parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]], target: Target,
@@ -53,8 +62,7 @@ def lower_parts(model: ir.Model, parts: Sequence[tuple[Sequence[ir.Value], Seque
         UnsupportedOperatorError: as `lower`.
 
     """
-    first = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, KERNELS, precision,
-                            streams=streams(model.graph))
+    first = _fresh(model, target, threads, precision)
     functions, own = [], []
     for number, (inputs, outputs) in enumerate(parts):
         context, name = first.sibling(), f"part{number}"

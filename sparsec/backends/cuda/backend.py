@@ -113,6 +113,12 @@ class CudaBackend(Backend):
         job.announce("build")
         return Built(build(lowered))
 
+    def lacking(self, graph: ir.Model, job: Job) -> Mapping[str, str]:
+        """As lowering finds out."""
+        from sparsec.backends.cuda.lower import lacking
+
+        return lacking(graph, job.target, job.precision)
+
     def half(self, job: Job) -> str:
         """That of the tensor cores' operands."""
         from sparsec.kernels.cuda.params import HALVES

@@ -15,6 +15,7 @@ from sparsec.backends.cuda import attention, coded, conv, matmul, moving, norm, 
 from sparsec.backends.cuda.context import CudaContext, dtype_of, narrow_values
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import lower_operator
+from sparsec.backends.relax.lacking import lacking as lowered_apart
 from sparsec.backends.relax.lower import Lowered, emit_function, has_own_memory, lower_in, part_of
 from sparsec.graph.annotations import HALF
 from sparsec.graph.nodes import operator_of
@@ -48,6 +49,12 @@ def lower(model: ir.Model, target: Target, precision: str) -> Lowered:
     context = CudaContext(relax.BlockBuilder(), isa_of(target), target, _lower_node, precision=precision,
                           half=HALVES[precision], narrow=narrow_values(model.graph))
     return lower_in(context, model, 1, LoweringContext.tensor)
+
+
+def lacking(model: ir.Model, target: Target, precision: str) -> dict[str, str]:
+    """The reason by node of those that cannot be lowered."""
+    return lowered_apart(model, lambda: CudaContext(relax.BlockBuilder(), isa_of(target), target, _lower_node,
+                                                    precision=precision, half=HALVES[precision]))
 
 
 def lower_parts(model: ir.Model, parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]], target: Target,
