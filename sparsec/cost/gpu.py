@@ -58,12 +58,12 @@ class Device:
         memory, compute = self.memory(work), self.compute(work)
         largest = max(memory, compute)
         together: float = largest * ((memory / largest)**OVERLAP + (compute / largest)**OVERLAP)**(1 / OVERLAP)
-        return self.overhead(work) + together + self.partial(work)
+        return self.overhead(work) + together + self.partial(work) + self.exchange(work)
 
     def bound(self, work: GpuWork) -> str:
         """What limits a product: "compute", "bandwidth" or "overhead"."""
-        terms = {"compute": self.compute(work), "bandwidth": self.memory(work) + self.partial(work),
-                 "overhead": self.overhead(work)}
+        moved = self.memory(work) + self.partial(work) + self.exchange(work)
+        terms = {"compute": self.compute(work), "bandwidth": moved, "overhead": self.overhead(work)}
         return max(terms, key=terms.__getitem__)
 
     def nbytes(self, work: GpuWork) -> float:
@@ -85,6 +85,10 @@ class Device:
     def partial(self, work: GpuWork) -> float:
         """Seconds that partial sums take, which nothing overlaps: they wait for products, and the result for them."""
         return work.partial_bytes / (PARTIAL_BYTES_PER_S if work.partial_bytes > KEPT_BYTES else KEPT_BYTES_PER_S)
+
+    def exchange(self, work: GpuWork) -> float:
+        """Seconds that the blocks of clusters take to add their sums."""
+        return CLUSTER_S + work.exchanged_bytes / EXCHANGED_BYTES_PER_S if work.exchanged_bytes else 0.0
 
     def compute(self, work: GpuWork) -> float:
         """Seconds that the blocks take, wave by wave."""
@@ -113,6 +117,9 @@ LATENCY_S = 0.82e-6
 """From asking for a stage to its arrival."""
 PARTIAL_BYTES_PER_S, KEPT_BYTES_PER_S, KEPT_BYTES = 4.1e12, 9.2e12, 40e6
 """What partial sums are written and read at, beyond and within what the L2 cache keeps of them."""
+CLUSTER_S, EXCHANGED_BYTES_PER_S = 0.5e-6, 2.6e12
+"""Two barriers of a cluster, and what blocks read each other's shared memory at. Both are taken to be so, not measured;
+the latter is near what Luo et al. report ("Benchmarking and Dissecting the Nvidia Hopper GPU Architecture", 2024)."""
 COPIES_PER_S = 4.5e10
 """Copies to shared memory per second and multiprocessor: those of one warp in a clock cycle."""
 DECODED_PER_S = 2.6e10

@@ -71,6 +71,7 @@ class GpuWork:
         launches: kernels.
         partial_bytes: bytes of partial sums that are written, and then read by a second kernel.
         rate: products for one of half precision.
+        exchanged_bytes: bytes of partial sums that blocks of a cluster read from each other's shared memory.
         kernel, tile: the family, and outputs x columns of a block: what a device may have been measured by.
 
     """
@@ -92,6 +93,7 @@ class GpuWork:
     gathered_columns: int = 1
     launches: int = 1
     partial_bytes: float = 0.0
+    exchanged_bytes: float = 0.0
     kernel: str = ""
     tile: str = ""
     rate: float = 1.0

@@ -11,7 +11,7 @@ import math
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import ptx
-from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.block import Block, per_thread
 from sparsec.kernels.cuda.codes import encoded
 from sparsec.kernels.cuda.params import OUTPUTS, VECTOR_BYTES, MmaParams
 from sparsec.kernels.emit.activations import ACTIVATIONS
@@ -29,7 +29,9 @@ def sum_type(p: MmaParams) -> str:
 
 
 def shared_bytes(p: MmaParams, blocks: int = 1) -> int:
-    """Bytes of shared memory for the slices of all warps, of so many blocks of columns each."""
+    """Bytes of shared memory for the slices of all warps, of so many blocks of columns each; of a cluster all sums."""
+    if p.cluster:
+        return p.tile.columns * _cluster_stride(p) * 4
     return p.tile.threads // 32 * _slice_bytes(p, blocks)
 
 
@@ -43,17 +45,25 @@ def _slice_bytes(p: MmaParams, blocks: int) -> int:
     return blocks * LINES * _line(p)[1] * 4
 
 
+def _cluster_stride(p: MmaParams) -> int:
+    """Floats from a column of a block's sums to the next."""
+    return p.tile.rows + 4
+
+
 def store(b: Block, sums: Buffer, blocks: int = 1) -> None:
     """Finish the block's sums and store them in Y, or as they are in `partial` where K is split.
 
     Slices of several blocks of columns keep more of a warp's accesses under way.
     """
     p, t = b.params, b.params.tile
+    if p.cluster:
+        _store_of_cluster(b, sums)
+        return
     base = T.Bind((b.warp_column * t.warps[0] + b.warp_row) * _slice_bytes(p, blocks))
     bias = _own_bias(b) if blocks > 1 else None
     for first in range(0, t.column_blocks, blocks):
         for block in range(blocks):
-            _write_block(b, sums, base + block * _slice_bytes(p, 1), first + block)
+            _write_block(b, sums, base + block * _slice_bytes(p, 1), first + block, _line(p)[1])
         ptx.warp_barrier()
         _read_slice(b, base, first, blocks, bias)
         ptx.warp_barrier()
@@ -64,7 +74,7 @@ def _own_bias(b: Block) -> Buffer:
     p = b.params
     vector = _vector(p)
     pieces = _line(p)[0] // vector
-    if p.split_k > 1 or LANES % pieces:
+    if p.leaves_partial or LANES % pieces:
         return None
     bias, along = ptx.registers(vector, "float32"), T.Bind(b.row + b.warp_row * _line(p)[0] + b.lane % pieces * vector)
     for i in range(vector):
@@ -75,9 +85,41 @@ def _own_bias(b: Block) -> Buffer:
     return bias
 
 
-def _write_block(b: Block, sums: Buffer, base: Expr, number: int) -> None:
+def _store_of_cluster(b: Block, sums: Buffer) -> None:
+    """Show the cluster the block's sums; then finish and store those of an equal share of the columns, of all blocks.
+
+    They are added in the order of the shares of K, so that results do not depend on which block is first.
+    """
+    p, t, stride, vector = b.params, b.params.tile, _cluster_stride(b.params), _vector(b.params)
+    for number in range(t.column_blocks):
+        line, along = (b.warp_column * t.column_blocks + number) * LINES, b.warp_row * t.row_blocks * 16
+        _write_block(b, sums, T.Bind((line * stride + along) * 4), number, stride)
+    ptx.cluster_barrier()
+    there = ptx.registers(p.split_k)
+    for rank in range(p.split_k):
+        ptx.in_block(there, rank, b.shared, rank)
+    pieces, lines = t.rows // vector, -(-t.columns // p.split_k)
+    values, part = ptx.registers(vector, sum_type(p)), ptx.registers(vector, sum_type(p))
+
+    def one(number: Expr) -> None:
+        line, along = T.Bind(b.share * lines + number // pieces), T.Bind(number % pieces * vector)
+        column, row = T.Bind(b.column + line), T.Bind(b.row + along)
+        with T.If(T.And(line < t.columns, T.And(column < p.n, row < p.m))), T.Then():
+            for rank in range(p.split_k):
+                width = min(vector, 4)
+                for first in range(0, vector, width):
+                    ptx.load_of_cluster(part, first, width, there[rank], (line * stride + along + first) * 4)
+                for i in range(vector):
+                    T.buffer_store(values, part[i] if rank == 0 else values[i] + part[i], [i])
+            finish(p, b.buffers, values, T.Bind(column * p.m + row), row, vector)
+
+    per_thread(b, lines * pieces, one, unrolled=1)
+    ptx.cluster_barrier()  # the others have read this block's sums
+
+
+def _write_block(b: Block, sums: Buffer, base: Expr, number: int, stride: int) -> None:
     """Lane 4g + t holds rows g and g + 8 of a block of 16, and columns 2t and 2t + 1 of a block of 8."""
-    t, stride = b.params.tile, _line(b.params)[1]
+    t = b.params.tile
     g, pair = b.lane // 4, b.lane % 4 * 2
     keep = ptx.store_floats if sum_type(b.params) == "float32" else ptx.store_words
     for block in range(t.row_blocks):
@@ -110,7 +152,7 @@ def _read_slice(b: Block, base: Expr, number: int, blocks: int, bias: Buffer) ->
 def _vector(p: MmaParams) -> int:
     """Elements of Y that a lane stores at once: those of 16 bytes, or fewer where Y's lines are not aligned so."""
     widest = OUTPUTS[p.out if p.epilogue.residual else p.y_type]
-    return math.gcd(p.m, VECTOR_BYTES // (4 if p.split_k > 1 else widest))
+    return math.gcd(p.m, VECTOR_BYTES // (4 if p.leaves_partial else widest))
 
 
 def _store_vector(b: Block, values: Buffer, line: Expr, along: Expr, bias: Buffer) -> None:
@@ -119,7 +161,7 @@ def _store_vector(b: Block, values: Buffer, line: Expr, along: Expr, bias: Buffe
     inside = T.And(line < p.n, along < p.m)
     with T.If(inside), T.Then():
         at = T.Bind(line * p.m + along)
-        if p.split_k > 1:
+        if p.leaves_partial:
             _store(b.buffers["partial"], T.Bind(b.share * p.outputs + at), values, _vector(p))
         else:
             finish(p, b.buffers, values, at, along, _vector(p), bias)

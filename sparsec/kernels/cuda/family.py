@@ -37,6 +37,9 @@ Arrays = dict[str, np.ndarray]
 
 SHARES = (1, 2, 4, 8)
 """How many blocks share the K of a tile."""
+CLUSTERED = ("sm_90",)
+"""The architectures on which these may be a cluster."""
+SUM_BYTES = 4
 ACTIVATIONS = ("bias", "x", "residual", "partial", "y")
 """The arguments that are not the weight's."""
 EIGHT_BITS = 2.0
@@ -257,10 +260,12 @@ def _tiled(kernels: GpuFamily[P], layer: GpuProduct, found: Arranged, archs: Arc
     counted: dict[tuple[int, ...], P] = {}
     codes = layer.codes(kernels.dtype) if kernels.dtype else ""
     itemsize, x = (2, "") if isinstance(codes, str) else (1, codes.dtype if codes.dtype != kernels.dtype else "")
-    for tile, shares in itertools.product(tilings.candidates(layer.columns, itemsize, kernels.tiles), SHARES):
+    ways = itertools.product(SHARES, (False, True)[:1 + set(archs).issubset(CLUSTERED)])
+    shared = [(shares, cluster) for shares, cluster in ways if shares > 1 or not cluster]
+    for tile, (shares, cluster) in itertools.product(tilings.candidates(layer.columns, itemsize, kernels.tiles),
+                                                     shared):
         product = MmaParams(m, layer.columns, layer.weight.shape[1], tile, kernels.dtype or half, layer.out or half,
-                            layer.epilogue, gather=gather, window=layer.window, split_k=shares,
-                            x=x)
+                            layer.epilogue, gather=gather, window=layer.window, split_k=shares, cluster=cluster, x=x)
         if kernels.refuses(product) is not None:
             continue
         stage = kernels.counted_by(tile)
@@ -276,7 +281,8 @@ def _option(kernels: GpuFamily[P], layer: GpuProduct, form: str, found: Arranged
     nbytes = sum(size for name, size in sizes.items() if name not in ACTIVATIONS)
     tile = p.tile
     detail = f"{tile.rows}x{tile.columns}x{tile.depth} stages={tile.stages} threads={tile.threads}"
-    detail += (f" split={p.split_k}" if p.split_k > 1 else "") + (f" rest={found.rest:.2%}" if found.rest else "")
+    detail += f" split={p.split_k}" * (p.split_k > 1) + " in a cluster" * p.cluster
+    detail += f" rest={found.rest:.2%}" if found.rest else ""
     work = replace(kernels.skeleton.work(p, sizes, nbytes), kernel=kernels.name, tile=f"{tile.rows}x{tile.columns}")
     if not kernels.dtype or layer.given is not None:
         return Option(form, kernels.name, detail, p, nbytes, work)
@@ -298,5 +304,6 @@ def _staged_work(p: P, sizes: Mapping[str, int], weight_bytes: int, weight: pipe
         stages=p.share_tiles, stages_in_flight=min(p.share_tiles, tile.stages - 1 - weight.in_flight),
         stage_fmas=tile.rows * tile.columns * tile.depth,
         stage_bytes=copied + stored * tile.rows * tile.depth, stage_copies=copied / p.copy_bytes,
-        sparse=sparse, warp_groups=architecture != "", launches=1 if p.split_k == 1 else 2,
+        sparse=sparse, warp_groups=architecture != "", launches=2 if p.leaves_partial else 1,
+        exchanged_bytes=(p.split_k - 1) * p.outputs * SUM_BYTES if p.cluster else 0,
         rate=1.0 if p.itemsize == 2 else EIGHT_BITS)

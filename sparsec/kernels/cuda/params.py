@@ -23,6 +23,7 @@ OUTPUTS = {"float16": 2, "bfloat16": 2, "float32": 4, "uint8": 1, "int8": 1}
 STEP_BYTES = 64  # bytes of K that a warp's step multiplies: one `ldmatrix.x4`
 ROW_PAIR = 32  # rows of W are padded to these, since a word of metadata serves two blocks of 16
 VECTOR_BYTES = 16
+CLUSTER = 8  # blocks of a cluster that every GPU with clusters takes
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,8 @@ class MmaParams:
         epilogue: what follows the product.
         gather: which feature each column of W multiplies; None for the same.
         window: how X's columns lie in an image; None where X is a matrix.
-        split_k: shares of K that different blocks sum; more than one leave partial sums for a second kernel.
+        split_k: shares of K that different blocks sum.
+        cluster: the blocks that share K are a cluster, whose shared memory they add their sums in.
         x: of X where that is not W's: uint8 beside int8.
         coded: the type of Y's codes, where Y is made of them; what they stand for is an argument.
 
@@ -141,6 +143,7 @@ class MmaParams:
     gather: Gather | None = None
     window: Window | None = None
     split_k: int = 1
+    cluster: bool = False
     x: str = ""
     coded: str = ""
 
@@ -163,6 +166,11 @@ class MmaParams:
     def scaled(self) -> bool:
         """Whether sums are scaled by output: those of 8-bit numbers."""
         return self.itemsize == 1
+
+    @property
+    def leaves_partial(self) -> bool:
+        """Whether blocks leave partial sums, which a second kernel adds."""
+        return self.split_k > 1 and not self.cluster
 
     @property
     def slices(self) -> Slices | None:
@@ -252,5 +260,6 @@ def reject(p: MmaParams) -> str | None:
         f"no instruction multiplies {p.dtype} by {p.x}": bool(p.x) and (p.dtype, p.x) != ("int8", "uint8"),
         f"K = {p.depth} is too short for {p.split_k} shares of whole stages":
             p.split_k > 1 and (p.split_k - 1) * p.share_tiles >= p.k_tiles,
+        f"a cluster has 2 to {CLUSTER} blocks, not {p.split_k}": p.cluster and not 1 < p.split_k <= CLUSTER,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)

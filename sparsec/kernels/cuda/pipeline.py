@@ -1,13 +1,15 @@
 """The skeleton of every product on tensor cores: stages of shared memory filled by asynchronous copies while warps
 multiply what has arrived.
 
-Blocks are numbered in groups of GROUP tiles of rows, so that the blocks that run at the same time share both the
+Blocks that share K leave partial sums, which a second kernel adds, or are a cluster, whose shared memory they add them
+in. Blocks are numbered in groups of GROUP tiles of rows, so that the blocks that run at the same time share both the
 rows' weights and the columns' activations in the L2 cache (the order of Triton's matrix multiplication).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from tvm.script.ir_builder import IRBuilder
@@ -82,7 +84,7 @@ def arguments(p: MmaParams, weight: Arguments) -> Arguments:
     result["x"] = (p.inputs, p.x_type)
     if p.epilogue.residual:
         result["residual"] = (p.outputs, p.out)
-    if p.split_k > 1:
+    if p.leaves_partial:
         result["partial"] = (p.split_k * p.outputs, epilogue.sum_type(p))
     result["y"] = (p.outputs, p.y_type)
     return result
@@ -104,7 +106,7 @@ def build(p: MmaParams, weight: Weight) -> Kernel:
         raise FormatError(f"no tensor-core kernel for {p}: {reason}")
     def body(buffers: Buffers) -> None:
         _product(p, buffers, weight)
-        if p.split_k > 1:
+        if p.leaves_partial:
             epilogue.sum_shares(p, buffers)
 
     return prim_func(arguments(p, weight.arguments), body)
@@ -131,6 +133,7 @@ def sized_func(buffers: Mapping[str, str], numbers: Sequence[str], body: Callabl
 def _product(p: MmaParams, buffers: Buffers, weight: Weight) -> None:
     rows, columns, shares = p.grid
     with (T.launch_thread("blockIdx.x", rows * columns) as number, T.launch_thread("blockIdx.y", shares) as share,
+          T.launch_thread("clusterCtaIdx.y", shares) if p.cluster else nullcontext(),
           T.launch_thread("threadIdx.x", p.tile.threads) as thread):
         shared = ptx.shared_memory(shared_bytes(p, weight.stage_bytes))
         warp = T.Bind(thread // 32)

@@ -31,6 +31,17 @@ def warp_barrier() -> None:
     T.evaluate(T.cuda.warp_sync())
 
 
+def cluster_barrier() -> None:
+    """Wait for every thread of the cluster; what they wrote to shared memory is seen."""
+    emit("barrier.cluster.arrive.release")
+    emit("barrier.cluster.wait.acquire")
+
+
+def in_block(to: Buffer, at: int, shared: Expr, rank: int) -> None:
+    """The address that an address of shared memory has in a block of the cluster."""
+    emit("mapa.shared::cluster.u32", to[at], shared, T.uint32(rank))
+
+
 def registers(count: int, dtype: str = "uint32") -> Buffer:
     """A local array; with constant indices it stays in registers."""
     return T.alloc_buffer((count,), dtype, scope="local")
@@ -93,6 +104,13 @@ def load_words(to: Buffer, first: int, count: int, shared: Expr, at: Expr) -> No
     vector = f".v{count}" if count > 1 else ""
     kind = "f32" if to.dtype == "float32" else "b32"
     emit(f"ld.shared{vector}.{kind}", *_words(to, first, count), _address(shared, at))
+
+
+def load_of_cluster(to: Buffer, first: int, count: int, shared: Expr, at: Expr) -> None:
+    """`count` (1, 2 or 4) words from byte `at` of a block of the cluster into the registers from `first` on."""
+    vector = f".v{count}" if count > 1 else ""
+    kind = "f32" if to.dtype == "float32" else "b32"
+    emit(f"ld.shared::cluster{vector}.{kind}", *_words(to, first, count), _address(shared, at))
 
 
 def load_global(to: Buffer, first: int, count: int, source: Buffer, index: Expr, modifier: str = "") -> None:

@@ -8,7 +8,7 @@
 //   Copies are among it where their memory is pinned, and happen in every replay.
 // - Handles that were destroyed are refused; what is freed while a copy still needs it is counted.
 // - Kernels are recorded and do nothing but those of libraries, which compute when copies happen; grids have 1 to 2^31 - 1
-//   blocks along x, 1 to 65,535 along y and z.
+//   blocks along x, 1 to 65,535 along y and z, and a cluster's divide them.
 // - Maps of matrices lie in one allocation, and are aligned as the hardware wants them.
 //
 // HOST_GPU_BYTES bounds the memory, HOST_GPU_PINNED what is pinned, HOST_GPU_DRIVER is the version of CUDA (13000),
@@ -19,7 +19,9 @@
 #include "host_gpu.h"
 
 typedef struct { char name[256]; int allowed; } Function;
-typedef struct { unsigned grid[3], block[3], shared; void *stream; void *attributes; unsigned count; } Launch;
+typedef struct { int id, unused; unsigned value[16]; } Attribute;
+typedef struct { unsigned grid[3], block[3], shared; void *stream; Attribute *attributes; unsigned count; } Launch;
+enum { CLUSTER = 4 };  // of CUlaunchAttributeID
 
 typedef struct Stream Stream;
 typedef struct {
@@ -353,7 +355,14 @@ int cuLaunchKernelEx(const Launch *launch, void *function, void **arguments, voi
     if (!threads || threads > 1024) return INVALID;
     for (int axis = 0; axis < 3; ++axis)
         if (!launch->grid[axis] || launch->grid[axis] > (axis ? 65535u : 0x7FFFFFFFu)) return INVALID;
+    unsigned *cluster = NULL;
+    for (unsigned each = 0; each < launch->count; ++each)
+        if (launch->attributes[each].id == CLUSTER) cluster = launch->attributes[each].value;
+    if (cluster && (setting("HOST_GPU_CAPABILITY", 80) < 90 || cluster[0] * cluster[1] * cluster[2] > 8)) return INVALID;
+    for (int axis = 0; cluster && axis < 3; ++axis)
+        if (!cluster[axis] || launch->grid[axis] % cluster[axis]) return INVALID;
     lock();
+    if (cluster) note("cluster", called->name, launch->stream, cluster[0] * cluster[1] * cluster[2]);
     Capture *own = own_capture();
     if (own && own->stream != launch->stream) return own->broken = 1, unlock(CAPTURE_IMPLICIT);
     note(capture_of(launch->stream) ? "record" : "launch", called->name, launch->stream, launch->shared);

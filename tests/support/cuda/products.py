@@ -47,6 +47,9 @@ PRODUCTS = {
     "shares of K": MmaParams(100, 36, 324, SMALL, split_k=2, epilogue=FINISH),
     "uneven shares": MmaParams(100, 36, 300, SMALL, split_k=3, out="float32"),
     "shares of bytes": MmaParams(64, 32, 512, SMALL, dtype="int8", split_k=4),
+    "a cluster": MmaParams(100, 36, 324, SMALL, split_k=2, cluster=True, epilogue=FINISH),
+    "a cluster of uneven shares": MmaParams(72, 44, 300, SMALL, split_k=3, cluster=True, out="float32"),
+    "a cluster of bytes": MmaParams(65, 35, 512, SMALL, dtype="int8", split_k=4, cluster=True),
     "gathered pairs": MmaParams(100, 36, 100, SMALL, gather=Gather(132, 2)),
     "gathered elements": MmaParams(40, 10, 100, SMALL, gather=Gather(68)),
     "gathered runs of bytes": MmaParams(40, 10, 96, SMALL, dtype="int8", gather=Gather(160, 4)),
@@ -194,7 +197,7 @@ def run(p, family, weight=None, *, seeds=(0,), mutate=None, repack=None, pipelin
     wrong = 0.0
     for seed in seeds:
         given = dict(inputs)
-        if p.split_k > 1:
+        if p.leaves_partial:
             kind = np.uint32 if p.dtype == "int8" else np.float32
             given["partial"] = np.full(p.split_k * p.outputs, np.nan, np.float32).view(kind)
         given["y"] = np.full(p.outputs, 99).astype(DTYPES[p.y_type])

@@ -355,6 +355,7 @@ inline void ptx_cp_async_bulk_tensor_2d_shared__cluster_global_mbarrier__complet
   emulator::copy_box(to, static_cast<const emulator::Map*>(map), column, row, barrier);
 }
 
+#include "cluster.h"
 inline void ptx_fence_proxy_async_shared__cta() { emulator::publish_writes(); }
 inline void ptx_wgmma_fence_sync_aligned() {}
 inline void ptx_wgmma_commit_group_sync_aligned() { emulator::commit_products(); }

@@ -28,9 +28,10 @@ IDENTITY = ("-fstack-reuse=none",)  # local arrays stand for registers, which as
 FLAGS = ("-std=c++20", "-O1", "-march=native", "-w", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", *CHECKS, *IDENTITY)
 ALIGNMENT = 16
 
-ASM = re.compile(r'asm volatile\(\s*"((?:[^"\\]|\\.)*)"\s*:(.*?)\);\s*\n\}', re.DOTALL)
+ASM = re.compile(r'asm(?: volatile)?\(\s*"((?:[^"\\]|\\.)*)"\s*:(.*?)\);\s*\n\}', re.DOTALL)
 OPERAND = re.compile(r'"[=+]?[a-z]"\s*\(((?:[^()]|\([^()]*\))*)\)')
 PREDICATED = re.compile(r"\{\.reg \.pred p; (\S+) p(,[^;]*); selp\.u32 %0, 1, 0, p;\}")  # as a word
+IN_CLUSTER = re.compile(r'asm volatile\("mov\.u32 %0, %%cluster_ctaid\.([xyz]);" : "=r"\((\w+)\) :\);')
 KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([\d, ]+\) )?(\w+)\(([^)]*)\) \{')
 SCALARS = {"int": ctypes.c_int32, "int64_t": ctypes.c_int64, "float": ctypes.c_float, "uint": ctypes.c_uint32}
 
@@ -59,8 +60,8 @@ class Library:
     handle: ctypes.CDLL
     kernels: dict
 
-    def run(self, kernel, grid, block, dynamic_shared, arguments, seed=0):
-        """Run one launch; `grid` and `block` have up to three extents."""
+    def run(self, kernel, grid, block, dynamic_shared, arguments, seed=0, cluster=()):
+        """Run one launch; `grid`, `block` and `cluster` have up to three extents."""
         parameters = self.kernels[kernel]
         names = [name if kind.endswith("*") else arguments[name].argument for name, kind in parameters
                  if kind.endswith("*") or kind == "CUtensorMap"]
@@ -71,7 +72,7 @@ class Library:
             *[a.address if isinstance(a, Guarded) else ctypes.addressof(a) for a in guarded])
         arrays = list(held.values())
         ranges = (ctypes.c_uint64 * (2 * len(arrays)))(*[v for a in arrays for v in (a.address, a.source.nbytes)])
-        extents = [(ctypes.c_uint * 3)(*(*e, 1, 1, 1)[:3]) for e in (grid, block)]
+        extents = [(ctypes.c_uint * 3)(*(*e, 1, 1, 1)[:3]) for e in (grid, block, cluster)]
         counts = (ctypes.c_uint64 * 3)()
         failure = runtime().emulate(
             ctypes.cast(self.handle[f"call_{kernel}"], ctypes.c_void_p), pointers, *extents,
@@ -196,8 +197,9 @@ def translate(source):
     """CUDA source for device.h: inline PTX as function calls, shared memory as the emulator's."""
     text = re.sub(r"#include <(?:cuda\w*|math_constants|sm_61_intrinsics)\.h>", "", source)
     text = re.sub(r'asm volatile \("dp4a.*', "", text)  # of functions beside bytes that none calls
+    text = IN_CLUSTER.sub(r"\2 = emulator::block_index.\1 % emulator::cluster_extents.\1;", text)
     text = ASM.sub(lambda match: f"{shim(match[1], match[2])}\n}}", text)
-    if re.search(r"\basm\b\s*volatile", text):
+    if re.search(r"\basm\b\s*(?:volatile|\()", text):
         raise TranslationError("inline PTX of a form that the emulator does not translate")
     text = re.sub(r"extern __shared__ (?:__align__\(\d+\) )?(\w+) (\w+)\[\];",
                   r"\1* \2 = (\1*)emulator::shared_memory();", text)

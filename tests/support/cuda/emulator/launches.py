@@ -25,25 +25,29 @@ SWIZZLE_128 = 3
 LAUNCH = "tirx.call_ffi_kernel"
 ENCODE = "tirx.tensormap_encode_tiled"
 AXES = ("x", "y", "z")
+MOST_OF_CLUSTER = 8
 MOST_BLOCKS = ((1 << 31) - 1, 65_535, 65_535)
 """Along each."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel launch; extents are numbers, or expressions of the function's."""
+    """One kernel launch; extents are numbers, or expressions of the function's; those of a cluster are numbers."""
 
     kernel: str
     grid: tuple
     block: tuple
     dynamic_shared: int
+    cluster: tuple = (1, 1, 1)
 
     def told(self, arguments):
         """The launch for numbers by name."""
         grid, block = (tuple(evaluated(extent, arguments) for extent in each) for each in (self.grid, self.block))
         for extent, most in zip(grid, MOST_BLOCKS, strict=True):
             assert 0 < extent <= most, f"{self.kernel} has a grid of {grid} blocks"
-        return Launch(self.kernel, grid, block, evaluated(self.dynamic_shared, arguments))
+        assert not any(extent % size for extent, size in zip(grid, self.cluster, strict=True))
+        assert np.prod(self.cluster) <= MOST_OF_CLUSTER
+        return Launch(self.kernel, grid, block, evaluated(self.dynamic_shared, arguments), self.cluster)
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ class Program:
             numbers = {name for name, kind in library.kernels[launch.kernel]
                        if name in self.bound.keys() - self.maps.keys() and "*" not in kind}
             arguments |= {name: evaluated(arguments[name], arguments) for name in numbers}
-        return [library.run(launch.kernel, launch.grid, launch.block, launch.dynamic_shared, arguments, seed)
+        return [library.run(launch.kernel, launch.grid, launch.block, launch.dynamic_shared, arguments, seed,
+                            launch.cluster)
                 for launch in told]
 
 
@@ -151,8 +156,10 @@ def _launch(node):
     """The launch of a host call: the kernel's name, its arguments, then the extents that the kernel asks for."""
     tags = [str(tag) for tag in node.attrs.launch_params]
     extents = dict(zip(tags, node.args[-len(tags):], strict=True))
-    grid, block = (tuple(extents.get(f"{kind}Idx.{axis}", 1) for axis in AXES) for kind in ("block", "thread"))
-    return Launch(str(node.args[0].value), grid, block, extents.get("tirx.use_dyn_shared_memory", 0))
+    grid, block, cluster = (tuple(extents.get(f"{kind}Idx.{axis}", 1) for axis in AXES)
+                            for kind in ("block", "thread", "clusterCta"))
+    return Launch(str(node.args[0].value), grid, block, extents.get("tirx.use_dyn_shared_memory", 0),
+                  tuple(map(int, cluster)))
 
 
 def evaluated(extent, arguments):

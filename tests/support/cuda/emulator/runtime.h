@@ -10,7 +10,7 @@ struct dim3 {
 
 namespace emulator {
 
-extern dim3 thread_index, block_index, block_size, grid_size;
+extern dim3 thread_index, block_index, block_size, grid_size, cluster_extents;
 
 enum class Shuffle { absolute, up, down, exclusive };
 enum class Element { f16, bf16, s8, s8_u8, e4m3 };  // s8_u8: signed weights, unsigned activations
@@ -19,6 +19,8 @@ uint8_t to_e4m3(float value);  // to nearest even, saturated at 448
 
 void barrier();       // __syncthreads
 void warp_barrier();  // __syncwarp
+void arrive_cluster();
+void wait_cluster();
 unsigned active_mask();
 void shuffle(void* value, size_t size, Shuffle kind, int operand, int width);
 
@@ -26,6 +28,8 @@ char* shared_memory();
 uint32_t shared_address(const void* pointer);
 void load(void* to, uint32_t at, size_t size);
 void store(uint32_t at, const void* from, size_t size);
+uint32_t address_in(uint32_t at, unsigned rank);  // of an address in another block of the cluster
+void load_of_cluster(void* to, uint32_t at, size_t size);
 void check_global(const void* pointer, size_t size);
 
 // The destination is poisoned now, and holds the data once this thread has waited for the copy's group.

@@ -11,7 +11,7 @@
 
 namespace emulator {
 
-dim3 thread_index, block_index, block_size, grid_size;
+dim3 thread_index, block_index, block_size, grid_size, cluster_extents;
 
 namespace {
 
@@ -31,8 +31,10 @@ void enter() {
   for (const auto& group : self->groups)
     if (!group.empty()) fail("a thread ended before it waited for its asynchronous copies");
   if (!self->sums.empty()) fail("a thread ended before it waited for its asynchronous products");
+  if (self->arrived) fail("a thread ended before it waited for the cluster's barrier");
   if (--warp.live && warp.arrived == warp.live) fail("a lane ended while the others wait for a warp-wide instruction");
   if (--live && at_barrier == live) release_barrier();
+  if (--cluster_live && cluster_arrived == cluster_live) release_cluster();
   _longjmp(scheduler, 1);
 }
 
@@ -40,6 +42,7 @@ bool runnable(const Thread& thread) {
   if (thread.done) return false;
   if (thread.waiting == Wait::block) return thread.awaited != barrier_generation;
   if (thread.waiting == Wait::phase) return has_ended(thread.awaited_barrier, thread.awaited_parity);
+  if (thread.waiting == Wait::cluster) return thread.awaited_cluster != cluster_generation;
   return thread.waiting != Wait::warp || thread.awaited != warps[thread.warp].generation;
 }
 
@@ -57,6 +60,35 @@ void resume(Thread& thread) {
   makecontext(&context, enter, 0);
   setcontext(&context);
 }
+
+void run_grid() {
+  for (unsigned z = 0; z < grid_size.z; z += cluster_extents.z)
+    for (unsigned y = 0; y < grid_size.y; y += cluster_extents.y)
+      for (unsigned x = 0; x < grid_size.x; x += cluster_extents.x) {
+        if (cluster_size > 1) {
+          run_cluster(dim3(x, y, z));
+          continue;
+        }
+        block_index = dim3(x, y, z);
+        start_block();
+        cluster_live = live, cluster_arrived = cluster_rank = 0;
+        if (!continue_block()) fail("deadlock: threads wait for others that never come");
+      }
+}
+
+void on_fault(int signal, siginfo_t* info, void*) {
+  if (signal == SIGILL) fail("a misaligned vector, or an index outside a local or static shared array");
+  const char* at = static_cast<const char*>(info->si_addr);
+  for (size_t i = 0; i < arguments.size(); i++) {
+    long distance = at - arguments[i].begin;
+    if (distance > -(1L << 20) && distance < static_cast<long>(arguments[i].size) + (1L << 20))
+      failure = "global memory out of bounds: byte " + std::to_string(distance) + " of argument " + std::to_string(i);
+  }
+  if (failure.empty()) failure = "an access to memory that no argument holds";
+  _longjmp(launch, 1);
+}
+
+}  // namespace
 
 void start_block() {
   int count = block_size.x * block_size.y * block_size.z;
@@ -80,6 +112,7 @@ void start_block() {
     thread.index = dim3(i % block_size.x, i / block_size.x % block_size.y, i / block_size.x / block_size.y);
     thread.started = thread.done = false;
     thread.waiting = Wait::nothing;
+    thread.arrived = false;
     thread.open.clear();
     thread.groups.clear();
     thread.unpublished.clear();
@@ -92,9 +125,8 @@ void start_block() {
   }
 }
 
-void run_block() {
-  start_block();
-  int count = live;
+bool continue_block() {
+  int count = block_size.x * block_size.y * block_size.z;
   order.resize(warps.size());
   std::iota(order.begin(), order.end(), 0);
   while (live) {
@@ -115,33 +147,14 @@ void run_block() {
         progress = true;
       }
     bool landed = (!progress || random_numbers() % 2) && land_bulk();
-    if (!progress && !landed) fail("deadlock: threads wait for others that never come");
+    if (progress || landed) continue;
+    auto waits = [](const Thread& thread) { return !thread.done && thread.waiting == Wait::cluster; };
+    if (std::count_if(threads.begin(), threads.begin() + count, waits) == live) return false;
+    fail("deadlock: threads wait for others that never come");
   }
   if (!bulks.empty()) fail("a block ended before its bulk copies");
+  return true;
 }
-
-void run_grid() {
-  for (unsigned z = 0; z < grid_size.z; z++)
-    for (unsigned y = 0; y < grid_size.y; y++)
-      for (unsigned x = 0; x < grid_size.x; x++) {
-        block_index = dim3(x, y, z);
-        run_block();
-      }
-}
-
-void on_fault(int signal, siginfo_t* info, void*) {
-  if (signal == SIGILL) fail("a misaligned vector, or an index outside a local or static shared array");
-  const char* at = static_cast<const char*>(info->si_addr);
-  for (size_t i = 0; i < arguments.size(); i++) {
-    long distance = at - arguments[i].begin;
-    if (distance > -(1L << 20) && distance < static_cast<long>(arguments[i].size) + (1L << 20))
-      failure = "global memory out of bounds: byte " + std::to_string(distance) + " of argument " + std::to_string(i);
-  }
-  if (failure.empty()) failure = "an access to memory that no argument holds";
-  _longjmp(launch, 1);
-}
-
-}  // namespace
 
 void barrier() {
   Thread* self = current;
@@ -156,11 +169,13 @@ void barrier() {
 
 // Runs every block of a launch; returns the reason it failed or null. `ranges` are the arguments' begins and sizes.
 extern "C" const char* emulate(void (*kernel)(void**), void** kernel_arguments, const unsigned* grid,
-                               const unsigned* block, size_t dynamic_shared, unsigned seed, const uint64_t* ranges,
+                               const unsigned* block, const unsigned* cluster_of, size_t dynamic_shared, unsigned seed, const uint64_t* ranges,
                                size_t range_count, uint64_t* statistics_out) {
   using namespace emulator;
   grid_size = dim3(grid[0], grid[1], grid[2]);
   block_size = dim3(block[0], block[1], block[2]);
+  cluster_extents = dim3(cluster_of[0], cluster_of[1], cluster_of[2]);
+  cluster_size = cluster_of[0] * cluster_of[1] * cluster_of[2];
   shared_size = dynamic_shared;
   body = kernel;
   body_arguments = kernel_arguments;

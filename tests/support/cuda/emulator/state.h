@@ -1,5 +1,6 @@
 // What the emulator keeps about the block that runs, and how a thread waits for its warp.
 #pragma once
+#include <algorithm>
 #include <csetjmp>
 #include <cstring>
 #include <deque>
@@ -23,7 +24,7 @@ struct Copy {
   size_t size, valid;
 };
 
-enum class Wait { nothing, block, warp, phase };
+enum class Wait { nothing, block, warp, phase, cluster };
 
 struct Range {  // of shared memory
   uint32_t at;
@@ -58,6 +59,8 @@ struct Thread {
   size_t ended_groups = 0;
   uint32_t awaited_barrier = 0;
   unsigned awaited_parity = 0;
+  unsigned awaited_cluster = 0;  // the generation of the cluster's barrier that it has arrived at
+  bool arrived = false;          // there, and has not waited yet
   std::map<uint32_t, unsigned> phases;  // of each mbarrier, those whose end it has seen
   uint64_t seen[kMostWarps] = {};       // of each warp, the arrival up to which it has seen all reads
 };
@@ -93,6 +96,18 @@ struct Word {  // of shared memory
   unsigned phase = 0;    // of that barrier, which ends when the copy has
 };
 
+struct Block {  // of a cluster: all that changes with the block, while another one runs
+  dim3 index;
+  bool begun = false, done = false;
+  unsigned awaited = 0;  // the generation of the cluster's barrier that all of its threads wait for
+  std::vector<char> shared;
+  std::vector<Word> words;
+  std::vector<Thread> threads;
+  std::vector<Warp> warps;
+  int live = 0, at_barrier = 0;
+  uint64_t start = 0;
+};
+
 struct Argument {
   const char* begin;
   size_t size;
@@ -116,6 +131,9 @@ inline size_t shared_size = 0;
 inline int live = 0, at_barrier = 0;
 inline unsigned barrier_generation = 0;
 inline uint64_t epoch = 0, block_start = 0;
+inline std::vector<Block> cluster;
+inline unsigned cluster_size = 1, cluster_rank = 0, cluster_generation = 0;
+inline int cluster_live = 0, cluster_arrived = 0;  // threads
 inline uint64_t statistics[3];  // warp-wide instructions, rows of ldmatrix, bank conflicts among them
 inline void (*body)(void**);
 inline void** body_arguments;
@@ -163,6 +181,10 @@ inline void require_full_warp(const char* instruction) {
   if (warps[current->warp].live != kLanes) fail(std::string(instruction) + " without all lanes of the warp");
 }
 
+void start_block();
+bool continue_block();  // whether the block has ended; else all of its threads wait for the cluster
+void run_cluster(dim3 first);
+void release_cluster();
 bool has_ended(uint32_t barrier, unsigned parity);
 bool land_bulk();  // finish one bulk copy; false where there is none
 void note_read(uint32_t at, size_t size);
