@@ -214,6 +214,10 @@ class Backend(ABC):
         """What tells the errors of options, from what the layers of a prepared graph see in the job's inputs."""
         return lambda _node, _option: None
 
+    def reject_precision(self, target: Target, precision: str) -> str | None:  # noqa: ARG002
+        """Why a target of this kind has no such precision, though others have; None where it has it."""
+        return None
+
     def widened(self, node: ir.Node, option: Option, job: Job) -> str | None:  # noqa: ARG002
         """Why a layer that the model or the precision allows fewer bits has an option of more, None where not so."""
         return None

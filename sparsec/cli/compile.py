@@ -22,7 +22,7 @@ from sparsec.cli.model_file import describe
 from sparsec.cli.progress import progress_bar
 from sparsec.compiler.options import CompileOptions
 from sparsec.cost.calibration import SHIPPED
-from sparsec.cost.precisions import INTEGERS
+from sparsec.cost.precisions import CALIBRATED
 from sparsec.errors import UsageError, counted
 from sparsec.target import ACCELERATORS
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:  # the compiler's packages are imported by the command, so tha
 T = TypeVar("T")
 
 
-Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "fp8"]
 """Those of all targets; `CompileOptions` refuses what the target at hand has not."""
 
-FEWER_BITS = ("bf16", *INTEGERS)
+FEWER_BITS = ("bf16", *CALIBRATED)
 """Of kernels whose names say so."""
 
 DEFAULTS, HELP = CompileOptions(), described(CompileOptions)
@@ -236,7 +236,7 @@ def _stripped(strip: dict[str, Any] | None) -> str:
 def narrow_told(description: dict[str, Any]) -> str:
     """How many layers compute with fewer bits, and which of them errs most by itself; why none does where some may."""
     layers, precision = description["layers"], description["precision"]
-    fewer = precision in INTEGERS or (precision == "bf16" and "fp32" in
+    fewer = precision in CALIBRATED or (precision == "bf16" and "fp32" in
                                       backend_named(description["target"]).precisions)
     judged = [layer for layer in layers if layer.get("error") is not None]
     exact = {layer["layer"]: layer for layer in layers if layer.get("error") is None}

@@ -23,7 +23,7 @@ from sparsec.compiler.sized.build import build as build_sized
 from sparsec.compiler.stages import REASON, Stage, has_kernels, interpreted_in, program, split
 from sparsec.compiler.threads import on_one_if_faster
 from sparsec.compiler.verification import Basis, basis_of, verify
-from sparsec.cost.precisions import INTEGERS
+from sparsec.cost.precisions import CALIBRATED
 from sparsec.errors import UnsupportedOperatorError, counted
 from sparsec.graph import reader
 from sparsec.graph.annotations import NARROW, OUTSIDE
@@ -112,7 +112,7 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
         raise UnsupportedOperatorError(f"sizes in the model are known at run time only, and target '{job.target.name}' "
                                        "needs static ones; compile for a cpu")
     device = options.backend.device
-    precision = None if options.precision in INTEGERS and not device else options.precision  # which asks for samples
+    precision = None if options.precision in CALIBRATED and not device else options.precision  # which asks for samples
     part_options = replace(options, shapes=None, dims=None, inputs=None, verify=False, strict=False,
                            precision=precision, dump_ir=None, progress=None,
                            tune_seconds=options.tune_seconds / len(stages))
@@ -244,11 +244,11 @@ def _verified(basis: Basis, artifact: Artifact, options: CompileOptions, job: Jo
     Inputs that number formats were chosen for are those that they are judged on.
     """
     backend = options.backend
-    if not options.verify and job.precision not in INTEGERS:
+    if not options.verify and job.precision not in CALIBRATED:
         return None
     if (absent := backend.missing()) is not None:
         return Skipped(f"here {absent}")
-    calibrated = job.precision in INTEGERS or not backend.limited
+    calibrated = job.precision in CALIBRATED or not backend.limited
     return verify(basis, artifact, lambda: execute(artifact, backend),
                   [] if job.real and calibrated else job.generated, job.real, job.limit if options.verify else None,
                   strict=options.verify)

@@ -67,7 +67,8 @@ class CompileOptions(ProgramOptions):
             once, instead of here; the target must be named, not "cpu".
         precision: on CPUs the fewest bits that a layer may compute with, fp32 if not given; every layer takes the best
             kernel that this allows. On GPUs what weights and activations are stored in: fp16, or bf16 for values beyond
-            65504; int8 lets weights of few tokens be bytes, too; sums are float32.
+            65504; with int8 and inputs, or fp8 and inputs (sm_89 or sm_90 alone), layers multiply 8-bit numbers where
+            that is faster; sums are float32, or exact 32-bit integers.
         project_2of4: on GPUs, keep the two largest of every four weights only, whatever that costs in accuracy; the
             report gives every layer's error.
         optimize: "latency" takes the fastest kernels and stores weights as they read them; "balanced" takes the same
@@ -109,6 +110,8 @@ class CompileOptions(ProgramOptions):
             raise UsageError(f"precision='{self.precision}' on target '{name}'; "
                              f"{meant(self.precision, backend.precisions)}choose one of "
                              f"{', '.join(backend.precisions)}")
+        if self.precision and (reason := backend.reject_precision(self.resolved_target, self.precision)):
+            raise UsageError(f"precision='{self.precision}' on target '{name}': {reason}")
         self._check_storage(backend)
         if self.tune not in TUNE:
             raise UsageError(f"tune='{self.tune}'; {meant(self.tune, TUNE)}choose one of {', '.join(TUNE)}")

@@ -16,7 +16,7 @@ from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.samples import open_samples, sampled
 from sparsec.compiler.verification import tolerance
 from sparsec.cost.calibration import Calibration
-from sparsec.cost.precisions import INTEGERS
+from sparsec.cost.precisions import CALIBRATED
 from sparsec.cost.tuning import TuningLog, default_path
 from sparsec.errors import InputError, UsageError
 from sparsec.graph import reader
@@ -130,7 +130,7 @@ def _job(graph: ir.Model, options: CompileOptions, calibration: Calibration | No
         shapes = ", ".join(f"'{name}' is {'x'.join(map(str, np.shape(array)))}"
                            for name, array in options.inputs.items())
         raise UsageError(f"the inputs hold no sample: {shapes}; give at least one")
-    if options.inputs and precision in INTEGERS:
+    if options.inputs and precision in CALIBRATED:
         check_finite(declared(graph), options.inputs)
     static = all(static_shape(value) is not None for value in graph.graph.inputs)
     given = [] if not options.inputs else _samples(graph, options.inputs) if static else (

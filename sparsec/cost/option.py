@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 
-from sparsec.cost.precisions import INTEGERS
+from sparsec.cost.precisions import CALIBRATED
 
 
 @dataclass(frozen=True)
@@ -147,4 +147,4 @@ class Option:
     @property
     def keeps_ieee(self) -> bool:
         """Whether NaN and infinity reach the output as in a float product: zeros multiply, and values are floats."""
-        return self.is_dense and self.codec not in INTEGERS and not self.replaces and self.ieee
+        return self.is_dense and self.codec not in CALIBRATED and not self.replaces and self.ieee

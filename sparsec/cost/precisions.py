@@ -9,16 +9,16 @@ its largest magnitude. Each precision allows the kernels of those before it, too
 INTEGERS = ("int8", "int4")
 """Precisions that allow products of integers, whose scales real inputs calibrate."""
 
-CALIBRATED = INTEGERS
+CALIBRATED = (*INTEGERS, "fp8")
 """Precisions whose scales real inputs calibrate."""
 
 HALF_PRECISIONS = {"fp16": 2e-2, "bf16": 5e-2}
 """What tensor cores compute with and what is stored around them, and the largest error that this may cause by default;
 bf16 has three bits fewer than fp16. Sums are float32."""
 
-GPU_PRECISIONS = HALF_PRECISIONS | {"int8": PRECISIONS["int8"]}
+GPU_PRECISIONS = HALF_PRECISIONS | {"int8": PRECISIONS["int8"], "fp8": 0.1}
 """With int8, weights may be bytes with a scale for every output; activations are where samples give their scale, else
-float16."""
+float16. With fp8 both are e4m3, by such samples alone."""
 
 
 def allows(precision: str, needed: str) -> bool:

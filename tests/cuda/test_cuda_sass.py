@@ -57,9 +57,14 @@ def codes(family):
     """Every tile of a family of 8 bits whose results are codes, on the first architecture that has it."""
     for tile in family.tiles:
         deep = replace(tile, depth=2 * tile.depth)
-        p = MmaParams(*SIZES, deep, family.dtype, epilogue=FINISH, x="uint8", coded="uint8")
+        integers = family.dtype == "int8"
+        p = MmaParams(*SIZES, deep, family.dtype, epilogue=FINISH, x="uint8" if integers else "",
+                      coded="uint8" if integers else "e4m3")
         if family.refuses(p) is None:
-            yield family, p, "sm_90" if tile == family.tiles[-1] else "sm_80"
+            yield family, p, "sm_89" if not integers else "sm_90" if tile == family.tiles[-1] else "sm_80"
+
+
+UNITS = {"int8": "IMMA", "e4m3": "QMMA"}
 
 
 def fits(family, p, architecture):
@@ -100,7 +105,7 @@ def test_kernels_stay_within_limits(family, p, architecture):
 @pytest.mark.parametrize(("family", "p", "architecture"), [product for product in PRODUCTS
                                                            if product.values[0] not in FEW_TOKENS][::3])
 def test_kernels_are_tensor_instructions(family, p, architecture):
-    unit = "HGMMA" if family.architecture else "IMMA" if p.dtype == "int8" else "HMMA"
+    unit = "HGMMA" if family.architecture else UNITS.get(p.dtype, "HMMA")
     sparse = instructions(built(family, p), architecture, f"{unit}.SP")
     dense = instructions(built(family, p), architecture, unit) - sparse
     blocks = 1 if family.architecture else p.tile.row_blocks * p.tile.column_blocks

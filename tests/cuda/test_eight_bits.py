@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsec.kernels.cuda import eight_bits, encoding
-from sparsec.kernels.cuda.codes import Codes, encode, of_range
+from sparsec.kernels.cuda.codes import Codes, decode, encode, of_range
 from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.cuda.params import Gather, MmaParams, Window
 from sparsec.kernels.emit.epilogue import Epilogue
@@ -30,16 +31,26 @@ PRODUCTS = {
 }
 
 
+FLOATS = {
+    "e4m3": replace(BYTES, dtype="e4m3"),
+    "e4m3 to codes": replace(BYTES, dtype="e4m3", coded="e4m3"),
+    "shares of e4m3": replace(BYTES, dtype="e4m3", k=512, split_k=4, coded="e4m3", m=33),
+}
+CASES = [pytest.param(family, p, id=f"{family.name}, {name}")
+         for families, products in (((eight_bits.SPARSE_INT8, eight_bits.DENSE_INT8), PRODUCTS),
+                                    ((eight_bits.SPARSE_FP8, eight_bits.DENSE_FP8), FLOATS))
+         for family in families for name, p in products.items()]
+
+
 @needs_compiler
-@pytest.mark.parametrize("name", PRODUCTS)
-@pytest.mark.parametrize("family", [eight_bits.SPARSE_INT8, eight_bits.DENSE_INT8], ids=lambda family: family.name)
-def test_products_are_exact(family, name):
-    weight = weight_index(np.random.default_rng(1), PRODUCTS[name], "2:4")
-    wrong, (product, *_) = run(PRODUCTS[name], family, weight, seeds=range(2))
+@pytest.mark.parametrize(("family", "p"), CASES)
+def test_products_are_exact(family, p):
+    weight = weight_index(np.random.default_rng(1), p, "2:4")
+    wrong, (product, *_) = run(p, family, weight, seeds=range(2))
     assert (wrong, product.bank_conflicts) == (0, 0)
 
 
-KINDS = Codes("uint8", 0.031, 77), Codes("int8", 0.25, -9), Codes("uint8", 2.0)
+KINDS = Codes("uint8", 0.031, 77), Codes("int8", 0.25, -9), Codes("uint8", 2.0), Codes("e4m3", 0.11)
 
 
 @needs_compiler
@@ -47,7 +58,7 @@ KINDS = Codes("uint8", 0.031, 77), Codes("int8", 0.25, -9), Codes("uint8", 2.0)
 @pytest.mark.parametrize("codes", KINDS, ids=str)
 def test_codes_are_made_as_numpy_makes_them(codes, source):
     values = np.random.default_rng(0).standard_normal(1003) * 20
-    values[:6] = 0, -0.0, 1e4, -1e4, 0.125, 0.375
+    values[:10] = 0, -0.0, 1e4, -1e4, 0.125, 0.375, 1e-3, -2e-4, 49.28, 50
     values, y = values.astype(DTYPES[source]), np.zeros(1003, codes.stored)
     launches.call(encoding.build(values.size, source, codes.dtype), values, codes.numbers, y, pipeline="tirx")
     np.testing.assert_array_equal(y, encode(values.astype(np.float32), codes))
@@ -75,6 +86,20 @@ def test_zero_is_exact_and_ranges_fit(least, largest, padded):
     assert ends[1] == 0
     np.testing.assert_allclose(ends * codes.scale, [least, 0, largest], atol=codes.scale / 1.9)
     assert not padded or codes.zero_point == 0
+
+
+def test_ends_of_a_range_are_the_largest_floats_of_8_bits():
+    codes = of_range(-3, 5, "e4m3")
+    np.testing.assert_array_equal(decode(encode(np.array([-5, 0, 5], np.float32), codes), codes), [-448, 0, 448])
+
+
+def test_weights_of_e4m3_lose_a_sixteenth_at_most_and_keep_their_zeros():
+    weight = np.random.default_rng(0).standard_normal((9, 64)).astype(np.float32)
+    weight[:, ::3] = 0
+    codes, scale = eight_bits.rounded(weight, "e4m3")
+    found = codes.view(ml_dtypes.float8_e4m3fn).astype(np.float32) * scale[:, np.newaxis]
+    np.testing.assert_allclose(found, weight, rtol=1 / 16, atol=scale.max() * 2**-9)
+    np.testing.assert_array_equal(codes == 0, weight == 0)
 
 
 def test_a_product_of_a_layer_is_within_half_a_code_of_each_operand():

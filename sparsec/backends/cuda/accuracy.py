@@ -16,7 +16,7 @@ from sparsec.kernels.cuda import eight_bits
 from sparsec.kernels.cuda.families import FAMILIES
 
 SLOWER = "kernels of 8 bits are no faster"
-DENSE = {"int8": eight_bits.DENSE_INT8}
+DENSE = {"int8": eight_bits.DENSE_INT8, "fp8": eight_bits.DENSE_FP8}
 """By precision the family that takes every layer that computes with it."""
 
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:  # see `backends.base`
     from sparsec.graph.sized import Attention, Convolution
 
 
+FP8_TARGETS = ("sm_89",), ("sm_90",)
+"""Architectures of the targets that have products of e4m3."""
+
+
 class CudaBackend(Backend):
     """Kernels of tensor cores in one fat binary, priced by the data sheets of GPUs, which need not be at hand."""
 
@@ -72,6 +76,13 @@ class CudaBackend(Backend):
         from sparsec.backends.cuda.accuracy import judge
 
         return judge(graph, job) if job.precision in CALIBRATED else super().judge(graph, job)
+
+    def reject_precision(self, target: Target, precision: str) -> str | None:
+        """Products of e4m3 are those of one architecture at a time."""
+        if precision != "fp8" or target.archs in FP8_TARGETS:
+            return None
+        return (f"{' and '.join(target.archs)} {'have' if len(target.archs) > 1 else 'has'} no products of e4m3; "
+                "compile for cuda-sm89 or for cuda-sm90, or choose int8")
 
     def widened(self, node: ir.Node, option: Option, job: Job) -> str | None:
         """Why a layer is computed in half precision that might have 8 bits."""

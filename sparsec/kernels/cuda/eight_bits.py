@@ -26,7 +26,8 @@ FEW = 64
 """Columns that rule out most scales."""
 LARGEST_SUM = (1 << 31) - 1
 NOT_CODES = "its weight is not made of signed bytes, one scale an output"
-FP8_ARCHS = ("sm_89", "sm_90")
+FP8_ARCHS = ("sm_89",)
+"""Those whose single warps multiply e4m3; sm_90 converts it to half precision, and spills registers."""
 
 
 def rows_of_codes(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | str:
@@ -102,7 +103,7 @@ def _reject(dtype: str) -> Callable[[GpuProduct, Architectures], str | None]:
         old = [arch for arch in archs if dtype == E4M3 and arch not in FP8_ARCHS]
         inputs = layer.window.image[2] if layer.window else layer.weight.shape[1]
         reasons = {
-            f"{' and '.join(old)} has no products of e4m3": bool(old),
+            f"single warps of {' and '.join(old)} have no products of e4m3": bool(old),
             "its weight multiplies columns": layer.sides,
             f"its {inputs} inputs are an odd number of bytes": inputs % 2 == 1,
             NOT_CODES: layer.given is not None and isinstance(layer.memoised(rows_of_codes), str),

@@ -18,10 +18,12 @@ GENERATED: dict[str, GpuFamily[Any]] = {family.name: family for family in (
     wgmma.BLOCKS,
     rest.FAMILY,
     eight_bits.SPARSE_INT8,
+    eight_bits.SPARSE_FP8,
     mma_dense.FAMILY,
     wgmma.DENSE,
     wgmma_bulk.DENSE,
     eight_bits.DENSE_INT8,
+    eight_bits.DENSE_FP8,
 )}
 """Those whose kernels sparsec generates."""
 
