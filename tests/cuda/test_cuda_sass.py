@@ -61,10 +61,12 @@ def codes(family):
         p = MmaParams(*SIZES, deep, family.dtype, epilogue=FINISH, x="uint8" if integers else "",
                       coded="uint8" if integers else "e4m3")
         if family.refuses(p) is None:
-            yield family, p, "sm_89" if not integers else "sm_90" if tile == family.tiles[-1] else "sm_80"
+            warps = "sm_89" if not integers else "sm_90" if tile == family.tiles[-1] else "sm_80"
+            yield family, p, family.architecture or warps
 
 
-UNITS = {"int8": "IMMA", "e4m3": "QMMA"}
+UNITS = {"int8": "I", "e4m3": "Q"}
+"""How the names of instructions begin."""
 
 
 def fits(family, p, architecture):
@@ -105,7 +107,7 @@ def test_kernels_stay_within_limits(family, p, architecture):
 @pytest.mark.parametrize(("family", "p", "architecture"), [product for product in PRODUCTS
                                                            if product.values[0] not in FEW_TOKENS][::3])
 def test_kernels_are_tensor_instructions(family, p, architecture):
-    unit = "HGMMA" if family.architecture else UNITS.get(p.dtype, "HMMA")
+    unit = UNITS.get(p.dtype, "H") + ("GMMA" if family.architecture else "MMA")
     sparse = instructions(built(family, p), architecture, f"{unit}.SP")
     dense = instructions(built(family, p), architecture, unit) - sparse
     blocks = 1 if family.architecture else p.tile.row_blocks * p.tile.column_blocks

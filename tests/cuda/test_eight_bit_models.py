@@ -70,7 +70,8 @@ def test_quantised_models_are_onnxruntimes_to_a_code(build, tmp_path):
         assert np.abs(mine - reference).max() <= 1.01 * step
 
 
-@pytest.mark.parametrize(("precision", "target", "limit"), [("int8", "cuda-sm80", 0.05), ("fp8", "cuda-sm89", 0.1)])
+@pytest.mark.parametrize(("precision", "target", "limit"), [
+    ("int8", "cuda-sm80", 0.05), ("fp8", "cuda-sm89", 0.1), ("fp8", "cuda-sm90", 0.1)])
 @pytest.mark.parametrize("build", [networks.transformer, networks.network])
 def test_float_models_by_samples_err_as_told(build, precision, target, limit):
     model = build()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sparsec.kernels.cuda import eight_bits, encoding
 from sparsec.kernels.cuda.codes import Codes, decode, encode, of_range
 from sparsec.kernels.cuda.family import GpuProduct
-from sparsec.kernels.cuda.params import Gather, MmaParams, Window
+from sparsec.kernels.cuda.params import Gather, MmaParams, Tile, Window
 from sparsec.kernels.emit.epilogue import Epilogue
 from tests.support.cuda.emulator import launches
 from tests.support.cuda.products import DTYPES, FINISH, SMALL, convolution, needs_compiler, run, weight_index
@@ -40,6 +40,10 @@ CASES = [pytest.param(family, p, id=f"{family.name}, {name}")
          for families, products in (((eight_bits.SPARSE_INT8, eight_bits.DENSE_INT8), PRODUCTS),
                                     ((eight_bits.SPARSE_FP8, eight_bits.DENSE_FP8), FLOATS))
          for family in families for name, p in products.items()]
+GROUP = Tile(64, 64, 128, (4, 1), 3)
+CASES += [pytest.param(family, replace(p, tile=GROUP, k=p.k + 60 * (p.split_k == 1)), id=f"{family.name}, {name}")
+          for family, products in ((eight_bits.GROUPS_INT8, PRODUCTS), (eight_bits.GROUPS_FP8, FLOATS))
+          for name, p in products.items() if p.window is None and p.gather is None]
 
 
 @needs_compiler

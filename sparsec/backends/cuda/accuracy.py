@@ -16,8 +16,9 @@ from sparsec.kernels.cuda import eight_bits
 from sparsec.kernels.cuda.families import FAMILIES
 
 SLOWER = "kernels of 8 bits are no faster"
-DENSE = {"int8": eight_bits.DENSE_INT8, "fp8": eight_bits.DENSE_FP8}
-"""By precision the family that takes every layer that computes with it."""
+DENSE = {"int8": (eight_bits.DENSE_INT8, eight_bits.GROUPS_INT8),
+         "fp8": (eight_bits.DENSE_FP8, eight_bits.GROUPS_FP8)}
+"""By precision the families that take every layer that computes with it, of single warps and of warp groups."""
 
 
 def judge(graph: ir.Model, job: Job) -> Judge:
@@ -57,5 +58,7 @@ def widened(node: ir.Node, option: Option, job: Job) -> str | None:
     precision = "int8" if layer.given is not None else job.precision
     if precision not in DENSE:
         return None
-    found = DENSE[precision].offers(layer, job.target, job.target.archs, job.precision)
-    return found if isinstance(found, str) else SLOWER
+    archs = job.target.archs
+    found = [family.offers(layer, job.target, archs, job.precision) for family in DENSE[precision]]
+    reason = found[archs == (eight_bits.GROUPS,)]
+    return reason if isinstance(reason, str) else SLOWER

@@ -7,15 +7,16 @@ what the activations' zero point adds, so that Y = activation(float(sum + offset
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ml_dtypes
 import numpy as np
 
-from sparsec.kernels.cuda import mma_dense, mma_sp
+from sparsec.kernels.cuda import mma_dense, mma_sp, wgmma
 from sparsec.kernels.cuda.codes import E4M3, E4M3_LARGEST, Codes, decode, encode
 from sparsec.kernels.cuda.family import Architectures, GpuFamily, GpuProduct, family, product_params
 from sparsec.kernels.cuda.params import MmaParams
+from sparsec.kernels.cuda.tiles import WARP_GROUP_TILES
 
 LARGEST = {"int8": 127.0, E4M3: E4M3_LARGEST}
 MOST_STEPS = 127
@@ -28,6 +29,8 @@ LARGEST_SUM = (1 << 31) - 1
 NOT_CODES = "its weight is not made of signed bytes, one scale an output"
 FP8_ARCHS = ("sm_89",)
 """Those whose single warps multiply e4m3; sm_90 converts it to half precision, and spills registers."""
+GROUPS = "sm_90"
+"""The architecture whose warp groups multiply bytes."""
 
 
 def rows_of_codes(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | str:
@@ -95,12 +98,12 @@ def product(layer: GpuProduct, weight: np.ndarray, activations: np.ndarray, dtyp
     return result
 
 
-def _reject(dtype: str) -> Callable[[GpuProduct, Architectures], str | None]:
+def _reject(dtype: str, fp8: Sequence[str] = FP8_ARCHS) -> Callable[[GpuProduct, Architectures], str | None]:
     def reject(layer: GpuProduct, archs: Architectures) -> str | None:
         activations = layer.codes(dtype)
         if isinstance(activations, str):
             return activations
-        old = [arch for arch in archs if dtype == E4M3 and arch not in FP8_ARCHS]
+        old = [arch for arch in archs if dtype == E4M3 and arch not in fp8]
         inputs = layer.window.image[2] if layer.window else layer.weight.shape[1]
         reasons = {
             f"single warps of {' and '.join(old)} have no products of e4m3": bool(old),
@@ -144,5 +147,15 @@ def _families(dtype: str, precision: str) -> tuple[GpuFamily[MmaParams], GpuFami
     return sparse, dense
 
 
+def _by_groups(dtype: str, precision: str) -> GpuFamily[MmaParams]:
+    """The dense family of warp groups that multiply codes of a type."""
+    wrong = _of(dtype)
+    return family(f"wgmma {precision}", ("dense",), weight=wgmma.dense_weight, pack=mma_dense.pack,
+                  unpack=mma_dense.unpack, params=product_params, reject=_reject(dtype, (GROUPS,)),
+                  refuses=lambda p: wgmma.refuses_tile(p) or wrong(p), tiles=WARP_GROUP_TILES, dtype=dtype,
+                  architecture=wgmma.ARCHITECTURE, precision=precision, reference=_reference)
+
+
 SPARSE_INT8, DENSE_INT8 = _families("int8", "int8")
 SPARSE_FP8, DENSE_FP8 = _families(E4M3, "fp8")
+GROUPS_INT8, GROUPS_FP8 = _by_groups("int8", "int8"), _by_groups(E4M3, "fp8")

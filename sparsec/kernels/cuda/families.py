@@ -24,6 +24,8 @@ GENERATED: dict[str, GpuFamily[Any]] = {family.name: family for family in (
     wgmma_bulk.DENSE,
     eight_bits.DENSE_INT8,
     eight_bits.DENSE_FP8,
+    eight_bits.GROUPS_INT8,
+    eight_bits.GROUPS_FP8,
 )}
 """Those whose kernels sparsec generates."""
 

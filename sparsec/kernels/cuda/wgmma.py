@@ -20,6 +20,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import blocks, mma_dense, mma_sp, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.codes import E4M3
 from sparsec.kernels.cuda.family import Arrays, GpuFamily, family
 from sparsec.kernels.cuda.fragments import COLUMN_BYTES, FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
@@ -35,6 +36,8 @@ ARCHITECTURE = "sm_90a"
 ROW_BYTES = 128
 WARPS = 4  # of a warp group
 ELEMENTS = {"float16": "f16", "bfloat16": "bf16"}
+BYTES = {"int8": "s32.s8.s8", "uint8": "s32.s8.u8", E4M3: "f32.e4m3.e4m3"}
+"""The types of dense products of bytes, by the element type of X, or of both."""
 GATHERING_THREADS = 256
 LEAST_COLUMNS = 16  # beyond which slices are gathered for warp groups
 IN_FLIGHT = 1  # stages whose products still run when those of the next have begun
@@ -45,10 +48,14 @@ ADDRESS = 0x3FFFF
 
 
 def refuses(p: MmaParams) -> str | None:
-    """Why no kernel of warp groups computes the product, or None."""
+    """Why no kernel of warp groups computes the product of halves, or None."""
+    return "warp groups multiply 2-byte activations" if p.dtype not in ELEMENTS else refuses_tile(p)
+
+
+def refuses_tile(p: MmaParams) -> str | None:
+    """Why no kernel of warp groups computes the product, whatever it multiplies; None where one does."""
     t = p.tile
     reasons = {
-        "warp groups multiply 2-byte activations": p.dtype not in ELEMENTS,
         f"a stage of warp groups is {ROW_BYTES} bytes deep": t.depth * p.itemsize != ROW_BYTES,
         "a warp group has four warps, each with 16 rows and all columns of the tile":
             t.warps[0] % WARPS != 0 or t.warps[1] != 1 or t.rows != 16 * t.warps[0],
@@ -96,10 +103,10 @@ def _publish() -> None:
 
 def finish(b: Block, sums: Buffer) -> None:
     """Wait for all products; the compiler must not touch sums before."""
-    count = b.params.tile.columns // 2
-    name = f"wgmma_finish_n{b.params.tile.columns}"
-    outputs = ", ".join(f'"+f"(d[{i}])' for i in range(count))
-    call(name, f"""__forceinline__ __device__ void {name}(float* d) {{
+    count, (kind, letter) = b.params.tile.columns // 2, _sums(b.params)
+    name = f"wgmma_finish_{letter}_n{b.params.tile.columns}"
+    outputs = ", ".join(f'"+{letter}"(d[{i}])' for i in range(count))
+    call(name, f"""__forceinline__ __device__ void {name}({kind}* d) {{
   asm volatile("wgmma.wait_group.sync.aligned 0;" : {outputs} : : "memory");
 }}
 """, sums.data)
@@ -110,8 +117,30 @@ def call(name: str, source: str, *operands: Expr) -> None:
     T.evaluate(T.cuda.func_call(name, *operands, source_code=source, return_type="void"))
 
 
+def _sums(p: MmaParams) -> tuple[str, str]:
+    """The type of sums in CUDA, and the letter of their registers."""
+    return ("unsigned", "r") if p.dtype == "int8" else ("float", "f")
+
+
+def _product_of_bytes(p: MmaParams) -> tuple[str, str]:
+    """As `product`, for dense products of bytes."""
+    columns, types, (kind, letter) = p.tile.columns, BYTES[p.x or p.dtype], _sums(p)
+    count, scales = columns // 2, "1" if p.dtype == "int8" else "1, 1, 1"  # floats may be negated
+    sums = ", ".join(f"%{i}" for i in range(count))
+    left = ", ".join(f"%{count + i}" for i in range(4))
+    outputs = ", ".join(f'"+{letter}"(d[{i}])' for i in range(count))
+    name = f"wgmma_{types.replace('.', '_')}_n{columns}"
+    return name, f"""__forceinline__ __device__ void {name}({kind}* d, const unsigned* a, unsigned long long b) {{
+  asm volatile("wgmma.mma_async.sync.aligned.m64n{columns}k32.{types} {{{sums}}}, {{{left}}}, %{count + 4}, {scales};"
+    : {outputs} : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}}
+"""
+
+
 def product(p: MmaParams, *, sparse: bool, selector: int = 0) -> tuple[str, str]:
     """Name and text of the function that holds the instruction, which names the lanes with metadata by a selector."""
+    if p.dtype not in ELEMENTS:
+        return _product_of_bytes(p)
     columns, element = p.tile.columns, ELEMENTS[p.dtype]
     count = columns // 2
     form, depth = (".sp", 32) if sparse else ("", 16)
@@ -156,6 +185,11 @@ def _load_fragment(b: Block, to: Buffer, base: Expr, number: int, count: int) ->
     """One of the `count` fragments of the warp's rows in a stage, which lie one after another, into its registers."""
     fragment = b.warp_row * count + number
     ptx.load_words(to, number * 4, 4, b.shared, base + fragment * FRAGMENT_BYTES + b.lane * VECTOR_BYTES)
+
+
+def dense_weight(p: MmaParams) -> pipeline.Weight:
+    """How a dense weight reaches the warp groups, of halves or of bytes."""
+    return _weight(mma_dense.weight, _multiply_dense, p)
 
 
 def _weight(warps: Callable[[P], pipeline.Weight], multiply: Multiply, p: P) -> pipeline.Weight:

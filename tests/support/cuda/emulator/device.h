@@ -362,11 +362,12 @@ inline void ptx_wgmma_commit_group_sync_aligned() { emulator::commit_products();
 inline void ptx_wgmma_wait_group_sync_aligned(int pending) { emulator::wait_products(pending); }
 
 // The sums are consecutive, from `sum` on; the fragment, descriptor and metadata follow them.
-template <class... Operands>
-void emulated_wgmma(emulator::Element element, bool sparse, int columns, float& sum, const Operands&... rest) {
+template <class Sum, class... Operands>
+void emulated_wgmma(emulator::Element element, bool sparse, int columns, Sum& sum, const Operands&... rest) {
   const void* const all[] = {&rest...};
   const void* const* o = all + columns / 2 - 1;
-  emulator::GroupProduct product{element, sparse, columns, {}, nullptr, 0, 0, 0, &sum};
+  emulator::GroupProduct product{element, sparse, columns, {}, nullptr, 0, 0, 0,
+                                 reinterpret_cast<float*>(&sum)};
   if (sizeof...(rest) == columns / 2 - 1 + 7u) {  // two descriptors, the scales and the order of both operands
     memcpy(&product.left_descriptor, o[0], 8);
     memcpy(&product.descriptor, o[1], 8);
@@ -381,13 +382,16 @@ void emulated_wgmma(emulator::Element element, bool sparse, int columns, float& 
   emulator::multiply_group(product);
 }
 #define EMULATED_WGMMA_FORM(name, element, sparse, columns)                    \
-  template <class... Operands>                                                 \
-  void ptx_wgmma_mma_async_##name(float& sum, const Operands&... rest) {       \
+  template <class Sum, class... Operands>                                      \
+  void ptx_wgmma_mma_async_##name(Sum& sum, const Operands&... rest) {         \
     emulated_wgmma(emulator::Element::element, sparse, columns, sum, rest...); \
   }
 #define EMULATED_WGMMA(n)                                                         \
   EMULATED_WGMMA_FORM(sync_aligned_m64n##n##k16_f32_f16_f16, f16, false, n)       \
   EMULATED_WGMMA_FORM(sync_aligned_m64n##n##k16_f32_bf16_bf16, bf16, false, n)    \
+  EMULATED_WGMMA_FORM(sync_aligned_m64n##n##k32_s32_s8_s8, s8, false, n)          \
+  EMULATED_WGMMA_FORM(sync_aligned_m64n##n##k32_s32_s8_u8, s8_u8, false, n)       \
+  EMULATED_WGMMA_FORM(sync_aligned_m64n##n##k32_f32_e4m3_e4m3, e4m3, false, n)    \
   EMULATED_WGMMA_FORM(sp_sync_aligned_m64n##n##k32_f32_f16_f16, f16, true, n)     \
   EMULATED_WGMMA_FORM(sp_sync_aligned_m64n##n##k32_f32_bf16_bf16, bf16, true, n)
 EMULATED_WGMMA(16)
