@@ -37,7 +37,8 @@ def options(layer: GpuProduct, target: Target, precision: str) -> tuple[list[Opt
         if family.library:
             reasons |= {family.name: why} if why else {}
         elif family.dtype:  # beside those of half precision, which take the same formats
-            if why and family.permits(layer, precision) and len(unstored) < len(family.formats):
+            here = not family.architecture or family.architecture.removesuffix("a") in target.archs
+            if why and here and family.permits(layer, precision) and len(unstored) < len(family.formats):
                 reasons[family.name] = why
         elif not family.architecture:
             given = {form: unstored.get(form, why) for form in family.formats}

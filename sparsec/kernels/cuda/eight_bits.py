@@ -19,8 +19,8 @@ from sparsec.kernels.cuda.params import MmaParams
 from sparsec.kernels.cuda.tiles import WARP_GROUP_TILES
 
 LARGEST = {"int8": 127.0, E4M3: E4M3_LARGEST}
-MOST_STEPS = 127
-"""The largest code of a row that is looked for."""
+MOST_STEPS = 128
+"""The largest code of a row that is looked for, of either sign."""
 CLOSE = 1e-6
 """How far a weight may be from a whole number of steps, in steps of its output; float32 rounds to half of that."""
 FEW = 64
@@ -50,9 +50,10 @@ def rows_of_codes(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | str:
             fits = (np.abs(multiples - np.rint(multiples)) <= CLOSE * steps).all(axis=1)
             open_rows, unit = open_rows[fits], unit[fits]
         scale[open_rows] = unit
-    if not scale.all():
+    codes = np.rint(weight / np.where(scale > 0, scale, 1)[:, np.newaxis])
+    if not scale.all() or codes.max(initial=0) >= MOST_STEPS:
         return NOT_CODES
-    return np.rint(weight / scale[:, np.newaxis]).astype(np.int8), scale.astype(np.float32)
+    return codes.astype(np.int8), scale.astype(np.float32)
 
 
 def rounded(weight: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:

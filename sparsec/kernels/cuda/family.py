@@ -80,7 +80,7 @@ class GpuProduct(WeightedProduct):
         if self.given is not None:
             return self.given if dtype == "int8" else "its activations are integers already"
         if self.ranges is None:
-            return "no samples tell the range of its activations; give some (--inputs)"
+            return "no samples tell the range of its activations; give some (--inputs), and sizes (--dim)"
         return of_range(*self.ranges, dtype, padded=self.padded)
 
 
