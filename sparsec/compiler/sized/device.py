@@ -30,6 +30,8 @@ from sparsec.runtime.sized.viewing import VIEWS, looks
 
 HALVES = {f"{DOMAIN}::{ATTENTION}", f"{DOMAIN}::{ROTARY}", *(f"{SIZED_DOMAIN}::{kind}" for kind in WINDOWS)}
 """Operators between stages whose kernels on a device give half precision, but for codes."""
+JOINS = "Concat"
+"""The operator whose result a device copies together."""
 KERNELS = HALVES | {f"{SIZED_DOMAIN}::{kind}" for kind in (LEVELS, RECURRENCE)}
 """Operators between stages that have kernels of run-time sizes on a device."""
 
@@ -39,8 +41,8 @@ def mark_halves(stages: Sequence[Stage], half: str) -> None:
     for stage in stages:
         if isinstance(stage, RowStage) or operator_of(stage) in HALVES:
             made = [value for value in stage.outputs if not value.is_graph_output() and not _recurs(value)]
-        elif is_select(stage):
-            kept = all(value is not None and HALF.get(value) for value in stage.inputs[1:])
+        elif is_select(stage) or operator_of(stage) == JOINS:
+            kept = all(value is not None and HALF.get(value) for value in stage.inputs[int(is_select(stage)):])
             made = [value for value in stage.outputs if kept]
         else:
             source = stage.inputs[0] if stage.inputs else None
@@ -72,7 +74,7 @@ def _between(plan: Plan, presents: Collection[str]) -> Iterator[ir.Node]:
     for stage in plan.stages:
         if isinstance(stage, RowStage) or operator_of(stage) in KERNELS or stage.outputs[0].name in presents:
             there.update(stage.outputs)
-        elif is_select(stage):
+        elif is_select(stage) or operator_of(stage) == JOINS:
             there.update(stage.outputs if not there.isdisjoint(stage.inputs) else ())
         elif there.isdisjoint(value for value in stage.inputs if value is not None):
             if all(value is None or value.name in known for value in stage.inputs):  # it follows from sizes

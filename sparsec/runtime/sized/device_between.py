@@ -123,6 +123,29 @@ class Between(Attending):
                                        self._tensor(arrays[1])], _numbers(kind, found))
         self._enter(output, out)
 
+    def _joined(self, step: Mapping[str, Any]) -> bool:
+        """Put values side by side by copies, if the device has some of them and copies all; whether it does."""
+        values = [self._values.get(name) for name in step["inputs"]]
+        if step["op"] != "Concat" or not any(value is not None and value.root is not None for value in values):
+            return False
+        arrays = [np.asarray(value.array) for value in values if value is not None]
+        types, half = {array.dtype for array in arrays}, element_type(self._kernels.half)
+        if len(types) > 1 and not types <= {FLOAT, half}:
+            return False
+        axis = step["attributes"].get("axis", 0) % arrays[0].ndim
+        shape = list(arrays[0].shape)
+        shape[axis] = sum(array.shape[axis] for array in arrays)
+        if not math.prod(shape):
+            return False
+        whole, first = self._piece(tuple(shape), FLOAT if len(types) > 1 else arrays[0].dtype), 0
+        for name, array in zip(step["inputs"], arrays, strict=True):
+            end = first + array.shape[axis]
+            if array.size:
+                self._copied(self._there(name).array, whole.array[(slice(None),) * axis + (slice(first, end),)])
+            first = end
+        self._enter(step["outputs"][0], whole)
+        return True
+
     # What kernels read
 
     def _near(self, name: str, dtype: np.dtype[Any] | None = None) -> np.ndarray:

@@ -71,7 +71,7 @@ class Recorder(Between):
         """Take a step."""
         if step["op"] in self.natively:
             getattr(self, self.natively[step["op"]])(step)
-        elif run is not None and not (self._is_there(step) and self._view(step, run)):
+        elif run is not None and not (self._is_there(step) and self._view(step, run)) and not self._joined(step):
             self._on_processor(step, run)
 
     # Steps

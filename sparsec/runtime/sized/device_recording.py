@@ -145,12 +145,16 @@ class DeviceRecording(Held):
         """A copy in C order."""
         array = value.array
         copy = self._piece(array.shape, array.dtype if dtype is None else dtype, more)
-        if array.dtype == copy.array.dtype:
-            bits = np.dtype(f"uint{8 * array.itemsize}")
-            self._copying(f"copy_{bits.name}", array.view(bits), copy.array.view(bits))
-        else:
-            self._copying(f"copy_{array.dtype.name}_{copy.array.dtype.name}", array, copy.array)
+        self._copied(array, copy.array)
         return copy
+
+    def _copied(self, array: np.ndarray, copy: np.ndarray) -> None:
+        """Copy an array to another, which may be of the other type of floats."""
+        if array.dtype == copy.dtype:
+            bits = np.dtype(f"uint{8 * array.itemsize}")
+            self._copying(f"copy_{bits.name}", array.view(bits), copy.view(bits))
+        else:
+            self._copying(f"copy_{array.dtype.name}_{copy.dtype.name}", array, copy)
 
     def _copying(self, name: str, array: np.ndarray, copy: np.ndarray) -> None:
         """The kernel that copies an array, perhaps once for each of its parts."""
