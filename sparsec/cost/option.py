@@ -114,6 +114,7 @@ class Option:
         family: the kernel family, a key of the target's table; empty for what is no kernel.
         replaces: the kernel whose place it takes, for it does the same but what zeros among activations spare it.
         ieee: infinities reach the outputs as in a product of numbers as they are.
+        joined: it computes the layer behind as well, so that its time is no other option's.
 
     """
 
@@ -127,6 +128,7 @@ class Option:
     family: str = ""
     replaces: str = ""
     ieee: bool = True
+    joined: bool = False
 
     @property
     def name(self) -> str:

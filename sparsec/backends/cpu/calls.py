@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm import relax, tirx
@@ -13,6 +13,7 @@ from sparsec.backends.relax.context import LoweringContext
 from sparsec.cost.option import Option
 from sparsec.kernels.cpu.families import FAMILIES
 from sparsec.kernels.cpu.layer import Activations, CpuProduct
+from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.walk import IN_PLACE
 from sparsec.kernels.cpu.tensors import copying
 from sparsec.kernels.emit.isa import Isa
@@ -54,6 +55,8 @@ def call(layer: CpuProduct, option: Option, isa: Isa, keep: Callable[[np.ndarray
     With `keep`, what it makes of the arrays is kept for the other layers of this weight whose kernels read it alike.
     """
     recipe = FAMILIES[option.family].recipe(option.params)
+    if option.joined and isinstance(layer, StencilProduct):
+        layer = replace(layer, joined=True)
     shared = keep is not None and not isinstance(recipe, Unstored)
     packed = layer.memoised(_packed, recipe, keep) if shared else recipe.pack(layer.weight)
     kernel = build(option.family, option.params, isa)

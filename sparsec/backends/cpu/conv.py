@@ -39,19 +39,22 @@ def layer_of(node: ir.Node, _isa: Isa) -> StencilProduct | StemProduct | None:
                            spatial(node, "strides", 1), begins, epilogue_of(node))
     epilogue = replace(epilogue_of(node), in_place=may_overwrite(node))
     return StencilProduct(weight_matrix(node), bias_vector(node), stencil_of(node), epilogue, target,
-                          RANGES.get(node), node.attributes.get_int("group", 1))
+                          RANGES.get(node), node.attributes.get_int("group", 1), depthwise.behind(node))
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:
     """Emit the convolution with the option that the plan chose."""
     layer = layer_of(node, context.isa)
     if layer is None:
-        depthwise.lower(context, node)
+        if not depthwise.is_computed(node):
+            depthwise.lower(context, node)
         return
     extra = residual(node)
     x = context.flat(node.inputs[0]) if reads_plain(node) else read(context, node)
     inputs = [x, *([] if extra is None else [context.flat(extra)])]
-    context.bind(node.outputs[0], emit(context, call(layer, chosen(node), context.isa), inputs))
+    last = depthwise.reader(node) if chosen(node).joined else node
+    assert last is not None  # joined kernels are of convolutions that have one
+    context.bind(last.outputs[0], emit(context, call(layer, chosen(node), context.isa), inputs))
 
 
 def reads_plain(node: ir.Node) -> bool:

@@ -11,7 +11,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.graph.operators.epilogue import apply
 from sparsec.kernels.cpu.images import depthwise_large
 from sparsec.kernels.cpu.images.padded import blank, clear_border, load_lanes, padded_rows, pixels
-from sparsec.kernels.cpu.images.window import Tile, Window, slide, taps
+from sparsec.kernels.cpu.images.window import Tile, Window, slide, taps, undealt
 from sparsec.kernels.emit.activations import finished
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
@@ -56,7 +56,7 @@ def build(params: DepthwiseParams, isa: Isa) -> Kernel:
             with T.serial(0, target.batch) as n:
                 slide(b["y"], w, n, c, lanes, lambda tile: [
                     _finish(b, params, total, tile, row)
-                    for row, total in enumerate(_sums(b["x"], w, tile, weights, bias))
+                    for row, total in enumerate(sums(b["x"], w, tile, weights, bias))
                 ], padding=w.source.clean)
 
     sizes = {"weight": target.channels * size, "bias": target.channels, "x": w.source.size}
@@ -64,14 +64,14 @@ def build(params: DepthwiseParams, isa: Isa) -> Kernel:
     return kernel({name: (size, "float32") for name, size in {**sizes, **residual, "y": target.size}.items()}, body)
 
 
-def _sums(x: Expr, w: Window, tile: Tile, weights: list[Expr], bias: Expr) -> list[Expr]:
-    """The convolution and its bias, for each row of the tile."""
-    totals = [bias] * w.block
-    for vectors, pairs in taps(x, w, tile):
+def sums(x: Expr, w: Window, tile: Tile, weights: list[Expr], bias: Expr, block: int = 0) -> list[Expr]:
+    """The convolution and its bias, for each of `block` rows of a tile, else of the window's own."""
+    totals = [bias] * (block or w.block)
+    for vectors, pairs in taps(x, w, tile, block=block):
         for row, k in pairs:
             products = (weights[k * w.kernel[1] + j] * vector for j, vector in enumerate(vectors))
             totals[row] = T.Bind(sum(products, start=totals[row]))
-    return totals
+    return [undealt(total, w) for total in totals]
 
 
 def _finish(b: Buffers, params: DepthwiseParams, total: Expr, tile: Tile, row: int) -> Expr:

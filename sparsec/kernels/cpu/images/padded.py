@@ -152,15 +152,19 @@ def columns(buffer: Buffer, start: Expr, first: Expr, step: int, phase: int, lan
             return load(buffer, start + first, lanes)
         return load_lanes(buffer, start + first, lanes, -first, width - first, outside)
 
-    def pixel(column: Expr) -> Expr:
-        return buffer[start + column] if not isinstance(column, int) or 0 <= column < width else \
-            number(outside, buffer.dtype)
-
     if step == 1:
         return contiguous(first)
     if step == 2:
         return T.Shuffle([contiguous(first), contiguous(first + lanes)], list(range(phase, 2 * lanes, 2)))
-    return T.Shuffle([pixel(first + phase + step * lane) for lane in range(lanes)], list(range(lanes)))
+    return T.Shuffle([pixel_at(buffer, start, first + phase + step * lane, width, outside) for lane in range(lanes)],
+                     list(range(lanes)))
+
+
+def pixel_at(buffer: Buffer, start: Expr, column: Expr, width: int, outside: float = 0.0) -> Expr:
+    """A pixel of the row whose column 0 lies at `start`, or what lies `outside` of it where the column is an int."""
+    if isinstance(column, int) and not 0 <= column < width:
+        return number(outside, buffer.dtype)
+    return buffer[start + column]
 
 
 def junk_fits(layout: PaddedFlat) -> bool:

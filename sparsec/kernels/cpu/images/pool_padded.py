@@ -13,7 +13,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.graph.layout import PaddedFlat, round_up
 from sparsec.kernels.cpu.images import pool_large
 from sparsec.kernels.cpu.images.padded import blank, clear_border, load_lanes, number, padded_rows, pixels
-from sparsec.kernels.cpu.images.window import Tile, Window, slide, taps
+from sparsec.kernels.cpu.images.window import Tile, Window, slide, taps, undealt
 from sparsec.kernels.emit.extremum import maximum
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import each, shared
@@ -124,7 +124,7 @@ def _combined(x: Expr, w: Window, tile: Tile, combine: Callable[[Expr, Expr], Ex
         for row, _ in pairs:
             totals[row] = along if totals[row] is None else T.Bind(combine(totals[row], along))
     others = splat(number(neutral, x.dtype), tile.lanes)
-    return [others if total is None else total for total in totals]
+    return [others if total is None else undealt(total, w) for total in totals]
 
 
 def reference(x: np.ndarray, params: PoolParams) -> np.ndarray:

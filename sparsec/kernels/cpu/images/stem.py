@@ -23,13 +23,27 @@ from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import along, each, shared
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import (
+    Buffer,
+    Buffers,
+    Expr,
+    Kernel,
+    add_to,
+    kernel,
+    load,
+    prefetch,
+    registers,
+    splat,
+    store,
+)
 from sparsec.kernels.family import Family, float_product
 from sparsec.kernels.packing.recipe import unstored
 from sparsec.target import Target
 
 WRITTEN_OUT = 2048
 """Multiply-adds of a channel up to which every tap is written out; patches of 16 x 16 pixels and more are loops."""
+LINE_FLOATS = 16  # of a cache line
+FAR_SHARE = 0.5  # of the L2 cache: an output that takes more is no longer there when it is written again
 BAND_BYTES = 128 * 1024  # of the phase planes of a band: they stay in the L2 cache beside the weights
 
 
@@ -45,6 +59,7 @@ class StemParams:
         strides: (sh, sw).
         begins: (top, left) padding.
         epilogue: what follows; no residual.
+        far: the output lies beyond the L2 cache, so that the rows that are written next are asked for in time.
 
     """
 
@@ -55,6 +70,7 @@ class StemParams:
     strides: tuple[int, int] = (1, 1)
     begins: tuple[int, int] = (0, 0)
     epilogue: Epilogue = field(default_factory=Epilogue)
+    far: bool = False
 
     def band(self, isa: Isa) -> PhasePlanes:
         """The planes of one band of output rows; every thread gets equally many bands."""
@@ -100,8 +116,9 @@ def register_block(target: PaddedFlat, isa: Isa) -> tuple[int, int]:
 
     def cycles(block: tuple[int, int]) -> float:
         rows, width = block
-        # Two multiply-adds or two loads a cycle, four cycles of latency; unaligned loads of pixels count twice.
-        tap = max(rows * width / 2, (rows + 2 * width) / 2, 4)
+        # One multiply-add and one load a cycle, or two; four cycles of latency; some loads of pixels are unaligned.
+        tap = max(rows * width, rows + 1.5 * width, 4) if isa.halves else (
+            max(rows * width / 2, (rows + 2 * width) / 2, 4))
         return tap * -(-outputs // rows) * -(-vectors // width)
 
     blocks = [(rows, width) for width in range(1, vectors + 1) for rows in range(1, outputs + 1)
@@ -109,10 +126,11 @@ def register_block(target: PaddedFlat, isa: Isa) -> tuple[int, int]:
     return min(blocks, key=cycles)
 
 
-def candidates(layer: StemProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+def candidates(layer: StemProduct, machine: Target, isa: Isa, _precision: str) -> Iterator[Option]:
     """The one way to run the convolution."""
     target, (rows, width) = layer.target, register_block(layer.target, isa)
-    params = StemParams(layer.shape, target, layer.kernel, (rows, width), layer.strides, layer.begins, layer.epilogue)
+    params = StemParams(layer.shape, target, layer.kernel, (rows, width), layer.strides, layer.begins, layer.epilogue,
+                        4 * layer.target.size > FAR_SHARE * machine.l2_bytes)
     vectors = target.batch * target.height * -(-target.width // isa.lanes)
     products = vectors * layer.weight.size
     work = Work(products, products * (rows + 2 * width) / (rows * width), vectors * target.channels / (rows * width))
@@ -160,6 +178,9 @@ def _row(b: Buffers, scratch: Buffer, params: StemParams, isa: Isa, n: Expr, fir
 
     def tile(index: Expr) -> None:
         count = min(width, vectors - index * width) if isinstance(index, int) else width
+        for start in starts if params.far else ():
+            for v in range(0, count * lanes, LINE_FLOATS):
+                prefetch(b["y"], start + target.row_stride + index * width * lanes + v, 2, write=True)
         sums = _tile(b, scratch, params, isa, row, block, index * width, count)
         for r, start in enumerate(starts):
             for v in range(count):

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import PaddedFlat
-from sparsec.kernels.cpu.images.padded import columns, end_row, padded_rows, put
+from sparsec.kernels.cpu.images.padded import columns, end_row, padded_rows, pixel_at, put
 from sparsec.kernels.emit.loops import along
-from sparsec.kernels.emit.tir import Expr
+from sparsec.kernels.emit.tir import Expr, lanes_of, splat
 
 MOST_ROWS = 8  # of a block
 
@@ -100,23 +100,85 @@ def slide(y: Expr, w: Window, n: Expr, c: Expr, lanes: int, body: Callable[[Tile
     along(-(-target.height // block), *w.inner_blocks(rows), rows_of_block, unroll=1)
 
 
-def taps(x: Expr, w: Window, tile: Tile, outside: float = 0.0) -> Iterator[tuple[list[Expr], list[tuple[int, int]]]]:
-    """The input rows that a tile meets, from top to bottom, except those outside of the image.
+def taps(x: Expr, w: Window, tile: Tile, outside: float = 0.0,
+         block: int = 0) -> Iterator[tuple[list[Expr], list[tuple[int, int]]]]:
+    """The input rows that a tile of `block` rows, else of the window's, meets from top to bottom, inside of the image.
 
     Yields the row's vectors, one for each tap of a kernel row, and the pairs (row of the tile, kernel row) that want
-    them. Columns left and right of the image hold `outside`.
+    them; what is made of them alone has to pass `undealt`. Columns left and right of the image hold `outside`.
     """
-    source, (sh, sw), (dh, dw), (top, left) = padded_rows(w.source), w.strides, w.dilations, w.begins
-    lanes, first = tile.lanes, tile.vector * (tile.lanes * sw) - left
-    for i in range((w.block - 1) * sh + w.reach[0] + 1):
-        pairs = [(row, (i - row * sh) // dh) for row in range(w.block)
+    source, (sh, _), (dh, _), (top, _) = padded_rows(w.source), w.strides, w.dilations, w.begins
+    block = block or w.block
+    for i in range((block - 1) * sh + w.reach[0] + 1):
+        pairs = [(row, (i - row * sh) // dh) for row in range(block)
                  if (i - row * sh) % dh == 0 and 0 <= i - row * sh <= w.reach[0]]
         h = tile.row * sh + i - top
         if not pairs or (isinstance(h, int) and not 0 <= h < source.height):
             continue
         start = source.start(tile.n, tile.c, h)
-        yield [T.Bind(columns(x, start, first + j * dw // sw * sw, sw, j * dw % sw, lanes, source.width, outside))
-               for j in range(w.kernel[1])], pairs
+        yield _row_taps(x, start, w, tile, outside), pairs
+
+
+def _row_taps(x: Expr, start: Expr, w: Window, tile: Tile, outside: float) -> list[Expr]:
+    """The vectors of an input row that the columns of a kernel meet; of a stride of 2 their lanes are dealt.
+
+    With that the even and odd columns below the tile are loaded once, where they are aligned if rows are; taps to their
+    left and right have them moved by a lane.
+    """
+    (_, step), (_, apart), (_, left), lanes, width = w.strides, w.dilations, w.begins, tile.lanes, w.source.width
+    base = tile.vector * (lanes * step)
+    if not deals(w, lanes):
+        return [T.Bind(columns(x, start, base + j * apart // step * step - left, step, j * apart % step, lanes, width,
+                               outside)) for j in range(w.kernel[1])]
+    order = dealt(lanes)
+
+    def halves(first: int, phase: int) -> Expr:
+        pair = [columns(x, start, base + first + half * lanes, 1, 0, lanes, width, outside) for half in range(step)]
+        return T.Bind(T.Shuffle(pair, [phase + column for column in order]))
+
+    found, below = [], {}
+    for j in range(w.kernel[1]):
+        lane, phase = divmod(j * apart - left, step)
+        if abs(lane) > 1 or left > w.reach[1] // step * step:
+            found.append(halves(j * apart // step * step - left, j * apart % step))
+            continue
+        if phase not in below:
+            below[phase] = halves(0, phase)
+        if lane:
+            pixel = pixel_at(x, start, base + phase + (lanes * step if lane > 0 else -step), width, outside)
+            moved = [order.index(column + step * lane) if 0 <= column + step * lane < step * lanes else lanes
+                     for column in order]
+            found.append(T.Bind(T.Shuffle([below[phase], splat(pixel, lanes)], moved)))
+        else:
+            found.append(below[phase])
+    return found
+
+
+IN_LANE = 4
+"""Elements of the parts of vectors within which processors shuffle fast: 128 bits."""
+
+
+def deals(w: Window, lanes: int) -> bool:
+    """Whether the vectors of `taps` have their lanes dealt: floats of a stride of 2, where that is another order."""
+    return w.strides[1] == 2 and lanes > IN_LANE and w.source.dtype == "float32"
+
+
+def dealt(lanes: int) -> list[int]:
+    """The even columns of two vectors in the order in which they are fast to bring together, from their parts in turns.
+
+    One shuffle of each result, see `undealt`, costs less than one across all lanes for every vector that is loaded.
+    """
+    return [half * lanes + part + column for part in range(0, lanes, IN_LANE) for half in (0, 1)
+            for column in range(0, IN_LANE, 2)]
+
+
+def undealt(vector: Expr, w: Window) -> Expr:
+    """A result of vectors that `taps` has given, its lanes in the order of the columns."""
+    lanes = lanes_of(vector)
+    if not deals(w, lanes):
+        return vector
+    order = dealt(lanes)
+    return T.Bind(T.Shuffle([vector], [order.index(2 * lane) for lane in range(lanes)]))
 
 
 def rows_inside(w: Window, row: Expr, block: int = 1) -> tuple[Expr, Expr]:

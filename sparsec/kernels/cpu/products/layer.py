@@ -7,10 +7,27 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sparsec.graph.layout import PaddedFlat
+from sparsec.kernels.cpu.images.depthwise import DepthwiseParams
 from sparsec.kernels.cpu.layer import Activations, CpuProduct
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.ranges import Ranges
+
+
+@dataclass(frozen=True, eq=False)
+class Behind:
+    """A depthwise convolution that alone reads a product's output: a kernel may compute both.
+
+    Attributes:
+        params: window and epilogue.
+        weight: as `images.depthwise.pack` has it.
+        bias: (channels,).
+
+    """
+
+    params: DepthwiseParams
+    weight: np.ndarray = field(repr=False)
+    bias: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +40,8 @@ class StencilProduct(CpuProduct):
         target: layout of the output where it is an image.
         ranges: of the input, where scales of 8-bit integers are static.
         groups: of a grouped convolution, blocks on the diagonal of the weight beside which all is zero.
+        behind: the depthwise convolution behind, which a kernel may compute as well.
+        joined: a kernel does, so that it takes its arrays and writes its output.
 
     """
 
@@ -31,10 +50,14 @@ class StencilProduct(CpuProduct):
     target: PaddedFlat | None = None
     ranges: Ranges | None = field(default=None, repr=False)
     groups: int = 1
+    behind: Behind | None = None
+    joined: bool = False
 
     @property
     def constants(self) -> tuple[np.ndarray, ...]:
-        """The bias, and the mask of the pixels where junk between them has to be cleared."""
+        """The bias, and the mask of the pixels where junk between them has to be cleared; of joined layers both's."""
+        if self.joined and self.behind is not None:
+            return self.behind.weight, self.behind.bias, self.bias
         if self.target is None or not self.target.clean:
             return (self.bias,)
         return self.bias, pixel_mask(self.target)
@@ -48,6 +71,8 @@ class StencilProduct(CpuProduct):
     @property
     def output(self) -> Activations:
         """Y."""
+        if self.joined and self.behind is not None:
+            return Activations(self.behind.params.window.target.size)
         return Activations(self.stencil.y_size)
 
 

@@ -15,7 +15,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import round_up
-from sparsec.kernels.cpu.products import load_four
+from sparsec.kernels.cpu.products import load_four, separable
 from sparsec.kernels.cpu.products.layer import StencilProduct, nonzero_blocks
 from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
 from sparsec.kernels.cpu.products.row_blocks import (
@@ -29,7 +29,7 @@ from sparsec.kernels.cpu.products.row_blocks import (
     indices,
     recipe,
 )
-from sparsec.kernels.cpu.products.tilings import SPARSE_SHARES, sectioned, tile_vectors, tilings
+from sparsec.kernels.cpu.products.tilings import SPARSE_SHARES, joined, sectioned, tile_vectors, tilings
 from sparsec.kernels.cpu.products.walk import Finish, Stage, Tiling, build_product, float_tile
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import (
@@ -124,18 +124,21 @@ def _candidates(layer: StencilProduct, target: Target, isa: Isa, block: int) -> 
     for vectors in tile_vectors(layer.stencil, threads=isa.threads):
         shapes = [(g, u) for g, u in INTERLEAVES if g * block * vectors <= free and g * isa.threads <= rows]
         whole = list(tilings(layer, target, isa, vectors, SPARSE_SHARES)) if shapes else []
+        whole += joined(layer, target, isa, whole)
         for tiling in (_halved(each, isa) for each in (*whole, *sectioned(whole, layer.groups))):
             for group, unroll in _within(shapes, tiling, block):
                 sets = 2 if unroll > 1 and 2 * group * block * vectors <= min(12, free) else 1
                 ahead = lines_ahead(tiling, group, nonzero * block, rows // group, target.l2_bytes)
                 params = SpmmParams(tiling, block, group, unroll, sets, ahead)
                 index = 4 if params.word == "int32" else 2
-                yield Option(format_of(block), f"spmm/{tiling.mode}",
+                yield Option(format_of(block), f"spmm/{tiling.mode}" + ("+depthwise" if tiling.joined else ""),
                              f"V={tiling.busy_vectors:g} chunk={tiling.chunk} G={group} U={unroll} S={sets} "
-                             f"B={tiling.bands}" + (f" sections={tiling.sections}" if tiling.sections > 1 else ""),
+                             f"B={tiling.bands}" + (f" sections={tiling.sections}" if tiling.sections > 1 else "")
+                             + (f" rows={tiling.joined.rows}" if tiling.joined else ""),
                              params,
                              nonzero * (4 * block + index) + 4 * rows,
-                             work(params, nonzero, target.l1_bytes, target.l2_bytes), "f32")
+                             work(params, nonzero, target.l1_bytes, target.l2_bytes), "f32",
+                             joined=tiling.joined is not None)
 
 
 def _within(shapes: list[tuple[int, int]], tiling: Tiling, block: int) -> list[tuple[int, int]]:
@@ -179,9 +182,10 @@ def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) 
 
 
 def build(params: SpmmParams, isa: Isa) -> Kernel:
-    """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
-    four = load_four.suits(isa) and params.loads_four
-    return build_with(params, isa, {"values": (None, "float32")},
+    """The kernel: (starts, rows, indices, values, [behind, behind_bias], bias, [mask], x, [residual]) -> y."""
+    four, bands = load_four.suits(isa) and params.loads_four, params.tiling.joined
+    behind = {} if bands is None else separable.arguments(bands.behind)
+    return build_with(params, isa, {"values": (None, "float32"), **behind},
                       partial(group, multiply=_multiply_by_four if four else _multiply),
                       Stage(float_tile, load_four.llvm(isa) if four else ""))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from sparsec.kernels.cpu.products import separable
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.cpu.products.walk import Tiling
@@ -20,7 +21,10 @@ SPARSE_SHARES = (*L1_SHARES, 1.2)
 """Those that it may take where channels lie one behind the other and the weight is sparse: a group of rows reads a part
 of the tile at a time."""
 MAX_VECTORS = 20
+HELD_SIZES = 2  # of bands that are worth considering
 FAR_SHARE = 0.5  # of the L2 cache: activations that take more are gone when the next layer reads them
+JOINED = 2.0  # times the L2 cache: larger images between two convolutions are not written out
+HELD_SHARE = 0.6  # of the L2 cache: the rows of such an image that are held
 BAND_ROWS = 128  # rows that a band has at least
 
 
@@ -64,6 +68,24 @@ def tilings(layer: StencilProduct, target: Target, isa: Isa, vectors: int,
 def aligned_copies(stencil: Stencil, epilogue: Epilogue, vectors: int) -> str:
     """The mode of a tiling that copies less of those whose product loads whole vectors: "im2col" or "mec"."""
     return min(("im2col", "mec"), key=lambda mode: Tiling(stencil, epilogue, mode, vectors, 1).copied)
+
+
+def joined(layer: StencilProduct, target: Target, isa: Isa, whole: Iterable[Tiling]) -> list[Tiling]:
+    """Those of `whole` in bands of rows that the depthwise convolution behind is computed in, too.
+
+    Only where the image between is far larger than the L2 cache: else the L3 cache brings it while both multiply.
+    """
+    s, behind = layer.stencil, layer.behind
+    if behind is None or 4 * s.y_size <= JOINED * target.l2_bytes:
+        return []
+    found: dict[Tiling, None] = {}
+    for t in whole:
+        held = separable.bands_of(behind.params, t.vectors, isa.threads, int(HELD_SHARE * target.l2_bytes))
+        for bands in held[:HELD_SIZES]:
+            own = replace(s, y_origin=bands.scratch.origin, y_row_stride=bands.scratch.channel_stride,
+                          y_size=behind.params.window.target.size)
+            found[replace(t, stencil=own, parts=1, bands=1, cold=False, joined=bands)] = None
+    return list(found)
 
 
 def sectioned(whole: Iterable[Tiling], groups: int) -> list[Tiling]:

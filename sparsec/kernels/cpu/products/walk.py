@@ -24,12 +24,27 @@ from itertools import accumulate
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Work
+from sparsec.kernels.cpu.products import separable
+from sparsec.kernels.cpu.products.separable import Bands
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.cpu.products.tiles import LoadTile, Part, Tiles, walk
 from sparsec.kernels.emit.activations import finished
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Body, Buffer, Buffers, Expr, Kernel, kernel, lanes_of, load, prefetch, splat, store
+from sparsec.kernels.emit.tir import (
+    Body,
+    Buffer,
+    Buffers,
+    Expr,
+    Kernel,
+    kernel,
+    lanes_of,
+    load,
+    parallel,
+    prefetch,
+    splat,
+    store,
+)
 
 MODES = ("direct", "halo", "im2col", "mec")
 LINE_FLOATS = 16  # of a cache line
@@ -54,6 +69,8 @@ class Tiling(Tiles):
             time, and the outputs before they are written first.
         half: the last vector of the only tile has half the lanes, behind which no pixel lies.
         sections: of a grouped convolution, see `Tiles`; every section has as many rows and as many chunks.
+        joined: bands in which a depthwise convolution behind is computed, too: Y's rows are those of its scratch then,
+            and Y's size is that of its output.
 
     """
 
@@ -68,6 +85,7 @@ class Tiling(Tiles):
     cold: bool = False
     half: bool = False
     sections: int = 1
+    joined: Bands | None = None
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -206,7 +224,25 @@ def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int, stage: Stag
 
         return enter
 
-    walk(t, isa, begin, t.bands)
+    if (bands := t.joined) is None:
+        walk(t, isa, begin, t.bands)
+    else:
+        parallel(isa.threads, lambda thread: _emit_bands(b, t, bands, isa, inner, stage, thread))
+
+
+def _emit_bands(b: Buffers, t: Tiling, bands: Bands, isa: Isa, inner: Inner, stage: Stage, thread: Expr) -> None:
+    """A thread's bands of rows, see `separable.py`."""
+    load_tile = stage.prepare(b, t)
+    scratch = T.alloc_buffer((bands.scratch.size,), "float32", scope="global")
+    held = {**b, "y": scratch}
+
+    def tile(pixel: Expr, at: Expr) -> None:
+        x, y = T.Bind(t.stencil.x_origin + pixel), T.Bind(t.stencil.y_origin + at)
+        with T.serial(0, t.chunks) as chunk:
+            source, base = load_tile(chunk, x)
+            inner(held, source, base, 0, chunk, Finish(held, t, None, chunk, x, y, pixel))
+
+    separable.emit(b, bands, isa, scratch, thread, tile)
 
 
 def clear_border(b: Buffers, s: Stencil, thread: Expr, threads: int, *, half: bool = False) -> None:
@@ -311,7 +347,7 @@ class Finish:
     def _request_output(self, name: str, at: Expr) -> None:
         """Ask for the row's outputs, or residuals, of the next tile."""
         t = self.tiling
-        for line in range(0, t.tile if t.far else 0, LINE_FLOATS):
+        for line in range(0, t.tile if t.far and t.joined is None else 0, LINE_FLOATS):
             prefetch(self.buffers[name], at + t.tile + line, 2, write=name == "y")
 
     def __call__(self, row: Expr, slot: Expr, product: Callable[[int], Expr]) -> None:

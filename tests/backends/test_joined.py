@@ -1,0 +1,33 @@
+"""A 1x1 convolution and the depthwise one behind it run as one kernel where the image between would leave the cache."""
+
+import pytest
+
+import sparsec
+from sparsec.kernels.cpu.products import tilings
+from tests.support.texts import model
+
+WEIGHTS = "float[8,8,1,1] w, float[8,1,3,3] d, float[8,8,1,1] v"
+CASES = {  # nodes -> convolutions that run as one with what is behind them
+    "alone": ("a = Conv(x, w) b = Relu(a) c = Conv<group=8,pads=[1,1,1,1]>(b, d) y = Conv(c, v)", 1),
+    "read by another": ("a = Conv(x, w) c = Conv<group=8,pads=[1,1,1,1]>(a, d) s = Add(a, c) y = Conv(s, v)", 0),
+    "behind another of its kind": ("a = Conv<group=8,pads=[1,1,1,1]>(x, d) y = Conv<group=8,pads=[1,1,1,1]>(a, d)", 0),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_what_alone_reads_a_convolution_is_computed_with_it(case, threads, monkeypatch):
+    monkeypatch.setattr(tilings, "JOINED", 0.0)
+    nodes, expected = CASES[case]
+    proto = model(f"g (float[1,8,32,32] x) => (float[1,8,32,32] y) <{WEIGHTS}> {{ {nodes} }}")
+    report = sparsec.compile(proto, tune="off", threads=threads).report
+    assert sum(row["kernel"].endswith("+depthwise") for row in report["layers"]) == expected
+    assert report["verification"]["inputs"] > 0
+
+
+@pytest.mark.parametrize("options", [{"strict_ieee": True}, {"precision": "bf16"}])
+def test_other_precisions_keep_the_layers_apart(options, monkeypatch):
+    monkeypatch.setattr(tilings, "JOINED", 0.0)
+    proto = model(f"g (float[1,8,32,32] x) => (float[1,8,32,32] y) <{WEIGHTS}> {{ {CASES['alone'][0]} }}")
+    report = sparsec.compile(proto, tune="off", **options).report
+    assert not any(row["kernel"].endswith("+depthwise") for row in report["layers"])
