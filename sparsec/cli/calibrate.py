@@ -1,19 +1,20 @@
-"""`sparsec calibrate`: measure this machine for the cost model."""
+"""`sparsec calibrate`: measure this machine, or its GPU, for the cost model."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from sparsec.cli import options, parts, tables
+from sparsec.cli import calibrate_gpu, options, parts, tables
 from sparsec.errors import UsageError, counted
 from sparsec.machine import cpus
-from sparsec.target import resolve
+from sparsec.target import Target, resolve
 
 RATES = {
     "fmas_per_s": ("vector multiply-adds", 1e9, "G/s"), "loads_per_s": ("vector loads from L1", 1e9, "G/s"),
@@ -28,15 +29,36 @@ RATES = {
 DISTURBED = 0.15  # by how much measurements differ that other programs have disturbed
 Seconds = Annotated[float, typer.Option(
     min=1, help="Seconds that kernels are timed for at most; what is not reached counts as the nearest size.")]
+Calibrated = Annotated[str, typer.Option(
+    "--target", metavar="cpu|cuda-smNN", help="What is measured: cpu, or the GPU here, for the code of a target.")]
 
 
-def command(threads: options.Threads = 1, seconds: Seconds = 120.0, on: parts.On = parts.LOCAL,
-            json: options.JsonFile = None) -> None:
-    """Measure this machine's rates for the cost model.
+def command(target: Calibrated = "cpu", threads: options.Threads = 1, seconds: Seconds = 120.0,
+            on: parts.On = parts.LOCAL, json: options.JsonFile = None) -> None:
+    """Measure this machine's rates for the cost model, or those of its GPU.
 
     It says how far measurements agree. compile, explain and bench predict with them from then on. On a cluster every
     machine measures itself.
     """
+    found = resolve(target)
+    if found.kind not in CALIBRATORS or (found.kind == "cpu" and target != "cpu"):
+        raise UsageError(f"--target {target}: what is measured is this machine, cpu, or its GPU, such as cuda-sm90")
+    CALIBRATORS[found.kind](found, threads, seconds, on, json)
+
+
+def _gpu(target: Target, threads: int, seconds: float, on: str, json: Path | None) -> None:
+    """Measure the GPU at hand."""
+    if threads != 1:
+        raise UsageError(f"--threads {threads}: those of a GPU are not chosen; leave --threads out")
+    if on != parts.LOCAL:
+        raise UsageError(f"--on {on}: GPUs are measured one by one, by the command where each is")
+    figures = calibrate_gpu.calibrated(target, seconds)
+    calibrate_gpu.show(figures)
+    options.write_json(json, figures)
+
+
+def _cpu(_target: Target, threads: int, seconds: float, on: str, json: Path | None) -> None:
+    """Measure this machine, or every one of a cluster."""
     parts.check(on)
     if on == parts.LOCAL and threads > cpus.available():
         raise UsageError(f"--threads {threads}: this process may use {counted(cpus.available(), 'core')}, and "
@@ -54,6 +76,10 @@ def command(threads: options.Threads = 1, seconds: Seconds = 120.0, on: parts.On
             tables.console.print(f"\n{machine}")
         _print(figures, threads)
     options.write_json(json, found[""] if on == parts.LOCAL else found)
+
+
+CALIBRATORS: dict[str, Callable[[Target, int, float, str, Path | None], None]] = {"cpu": _cpu, "cuda": _gpu}
+"""By kind of target, from target, threads, seconds, place and file for the figures."""
 
 
 def calibrated(threads: int, seconds: float, progress: Callable[[str], None] = lambda _what: None) -> dict[str, Any]:

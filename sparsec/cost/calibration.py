@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from sparsec.cost.tuning import default_path as tuning_path
 from sparsec.errors import CalibrationError
 from sparsec.machine.cpus import shortage
 from sparsec.target import Target, machine_name, resolve
+
+Entry = TypeVar("Entry")
 
 _RATES = [each.name for each in fields(Machine) if each.name != "efficiency"]
 _SHIPPED_RATES = {"tiles_per_s": TILES_PER_S}
@@ -89,13 +91,22 @@ def keep_as(name: str, machine: Machine, path: Path) -> Path:
         CalibrationError: it cannot be written; what was there is untouched.
 
     """
-    entries = {each: asdict(rates) for each, rates in (kept(path) | {name: machine}).items()}
+    write_entries({each: asdict(rates) for each, rates in (kept(path) | {name: machine}).items()}, path)
+    return path
+
+
+def write_entries(entries: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Replace a file of rates.
+
+    Raises:
+        CalibrationError: it cannot be written; what was there is untouched.
+
+    """
     try:
         files.make_own(path.parent)
         files.write(path, json.dumps(entries, indent=1).encode() + b"\n")
     except OSError as error:
         raise CalibrationError(f"the calibration {path} cannot be written: {error.strerror}") from error
-    return path
 
 
 def machine_of(rates: Mapping[str, float]) -> Machine:
@@ -106,13 +117,18 @@ def machine_of(rates: Mapping[str, float]) -> Machine:
 
 def kept(path: Path) -> dict[str, Machine]:
     """The entries of a file of rates; none, with a warning, where it cannot be read."""
+    return read_entries(path, _machine, "sparsec calibrate")
+
+
+def read_entries(path: Path, parse: Callable[[dict[str, Any]], Entry], command: str) -> dict[str, Entry]:
+    """The entries of a file that a command writes; none, with a warning, where one of them cannot be read."""
     if not files.is_own(path):
         return {}
     try:
-        return {name: _machine(entry) for name, entry in json.loads(files.read_regular(path)).items()}
+        return {name: parse(entry) for name, entry in json.loads(files.read_regular(path)).items()}
     except (OSError, ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:
         warnings.warn(f"the calibration {path} cannot be read ({error}) and is ignored; "
-                      "`sparsec calibrate` writes it anew", stacklevel=3)
+                      f"`{command}` writes it anew", stacklevel=4)
         return {}
 
 

@@ -9,6 +9,9 @@ without tensor cores, what gathers for every weight take. `o` tells how far the 
 the same time: at infinity entirely, at 1 not at all. The blocks of a kernel run in waves of as many as the
 multiprocessors hold.
 
+Where `sparsec calibrate` has measured the GPU at hand (`gpu_calibration.py`), all but the launches is multiplied by
+what kernels of the family took there for so many tokens, over what its rates predict.
+
 What was measured is fitted to `bench/figures/products-h200.json`, 160 kernels, and to the layers of BERT-base;
 `tests/cuda/test_measured.py` holds how near the predictions and the choices are.
 """
@@ -16,11 +19,18 @@ What was measured is fitted to `bench/figures/products-h200.json`, 160 kernels, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
+
 from sparsec.cost.option import GpuWork
+
+LAUNCH_S, NEXT_S = 2.7e-6, 1.2e-6
+"""A kernel with nothing to do, from a CUDA graph; and the second one of a product, which adds its partial sums."""
+TOKENS = (1, 16, 128, 1024)
+"""The numbers of tokens that factors are told for."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,9 @@ class Device:
         shares: what kernels reach of `mma_per_s` where nothing else limits them, dense products' multiply-adds counted:
             by kernel, and by kernel and tile.
         source: where the rates come from.
+        launch_s: seconds that a kernel with nothing to do takes, from a CUDA graph.
+        factors: by kernel what it takes longer than the rates say, launches apart, for every number of `TOKENS`; others
+            are interpolated, and kernels without an entry take as long.
 
     """
 
@@ -52,13 +65,20 @@ class Device:
     l2_bytes_per_s: float
     shares: Mapping[str, float]
     source: str
+    launch_s: float = LAUNCH_S
+    factors: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def seconds(self, work: GpuWork, threads: int = 1) -> float:  # noqa: ARG002 - those of the host
         """The time of a product."""
         memory, compute = self.memory(work), self.compute(work)
         largest = max(memory, compute)
         together: float = largest * ((memory / largest)**OVERLAP + (compute / largest)**OVERLAP)**(1 / OVERLAP)
-        return self.overhead(work) + together + self.partial(work) + self.exchange(work)
+        return self.overhead(work) + self.factor(work) * (together + self.partial(work) + self.exchange(work))
+
+    def factor(self, work: GpuWork) -> float:
+        """What the kernel takes longer than the rates say."""
+        row = self.factors.get(work.kernel)
+        return 1.0 if row is None else float(np.interp(math.log(max(1, work.columns)), np.log(TOKENS), row))
 
     def bound(self, work: GpuWork) -> str:
         """What limits a product: "compute", "bandwidth" or "overhead"."""
@@ -76,7 +96,7 @@ class Device:
 
     def overhead(self, work: GpuWork) -> float:
         """Seconds that kernels take to start and to end."""
-        return LAUNCH_S + (work.launches - 1) * NEXT_S
+        return self.launch_s + (work.launches - 1) * NEXT_S
 
     def memory(self, work: GpuWork) -> float:
         """Seconds that the memory is busy, partial sums apart."""
@@ -109,8 +129,6 @@ class Device:
         return next(self.shares[each] for each in known if each in self.shares)
 
 
-LAUNCH_S, NEXT_S = 2.7e-6, 1.2e-6
-"""A kernel with nothing to do, from a CUDA graph; and the second one of a product, which adds its partial sums."""
 OVERLAP = 1.84
 """How far memory and multiprocessors work at the same time; see the module."""
 LATENCY_S = 0.82e-6

@@ -73,6 +73,7 @@ class GpuWork:
         rate: products for one of half precision.
         exchanged_bytes: bytes of partial sums that blocks of a cluster read from each other's shared memory.
         kernel, tile: the family, and outputs x columns of a block: what a device may have been measured by.
+        columns: tokens or pixels.
 
     """
 
@@ -97,6 +98,7 @@ class GpuWork:
     kernel: str = ""
     tile: str = ""
     rate: float = 1.0
+    columns: int = 1
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sparsec.backends.base import Backend, Built, Judge, KernelTime
 from sparsec.backends.cuda import driver
@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # see `backends.base`
 
     from sparsec.backends.chain import Chain
     from sparsec.cost.calibration import Calibration
+    from sparsec.cost.gpu import Device
     from sparsec.cost.option import Option
     from sparsec.graph.sized import Attention, Convolution
 
@@ -29,7 +30,7 @@ FP8_TARGETS = ("sm_89",), ("sm_90",)
 
 
 class CudaBackend(Backend):
-    """Kernels of tensor cores in one fat binary, priced by the data sheets of GPUs, which need not be at hand."""
+    """Kernels of tensor cores in one fat binary, priced by rates of GPUs, which need not be at hand."""
 
     kind = "cuda"
     precisions = GPU_PRECISIONS
@@ -42,12 +43,10 @@ class CudaBackend(Backend):
     provider = "CUDAExecutionProvider"
 
     def calibration(self, target: Target, threads: int) -> Calibration:  # noqa: ARG002 - those of the host
-        """The rates of the GPU that stands for the first architecture."""
-        from sparsec.cost import gpu
-        from sparsec.cost.calibration import Calibration
+        """What `sparsec calibrate` measured of the GPU at hand, else those that stand for the first architecture."""
+        from sparsec.backends.cuda.rates import rates_of
 
-        device = gpu.DEVICES[target.archs[0]]
-        return Calibration(device, device.source.format(name=device.name))
+        return rates_of(target)
 
     def options(self, node: ir.Node, job: Job) -> list[Option]:
         """Those that all architectures of the target can run."""
@@ -136,11 +135,11 @@ class CudaBackend(Backend):
 
         return HALVES[job.precision]
 
-    def node_seconds(self, graph: ir.Graph, job: Job) -> Iterable[tuple[ir.Node, float]]:  # noqa: ARG002
+    def node_seconds(self, graph: ir.Graph, job: Job) -> Iterable[tuple[ir.Node, float]]:
         """Of products what is predicted or was measured, of others a launch."""
         from sparsec.backends.cuda.planning import node_seconds
 
-        return node_seconds(graph)
+        return node_seconds(graph, cast("Device", job.calibration.machine).launch_s)
 
     def build_functions(self, graph: ir.Model, job: Job,
                         parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]],

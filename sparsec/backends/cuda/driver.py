@@ -48,6 +48,20 @@ def probe() -> Gpu | None:
     return Gpu(divmod(version.value // 10, 100), (major.value, minor.value) if found else None)
 
 
+def name() -> str:
+    """What the driver calls the first GPU, such as "NVIDIA H200"; there is one."""
+    written = ctypes.create_string_buffer(64)
+    ctypes.CDLL("libcuda.so.1").cuDeviceGetName(written, len(written), 0)
+    return written.value.decode(errors="replace")
+
+
+def attribute(number: int) -> int:
+    """An attribute of the first GPU, one of CUdevice_attribute; there is one."""
+    value = ctypes.c_int()
+    ctypes.CDLL("libcuda.so.1").cuDeviceGetAttribute(ctypes.byref(value), number, 0)
+    return value.value
+
+
 def missing(gpu: Gpu | None) -> str | None:
     """Why nothing can run on a GPU here, or None."""
     if gpu is None:

@@ -6,7 +6,6 @@ would drive a weight out of it; activations stay.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import tempfile
 from collections.abc import Callable, Sequence
@@ -29,7 +28,9 @@ from sparsec.backends.cuda.toolchain import version
 from sparsec.cost.option import Option
 from sparsec.errors import ToolchainError
 from sparsec.kernels.cuda.families import FAMILIES
+from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.cuda.params import MmaParams
+from sparsec.kernels.emit.tir import Kernel
 from sparsec.machine import tvm_runtime
 from sparsec.target import Target
 
@@ -67,11 +68,18 @@ def measurer(target: Target) -> Here | None:
     gpu = driver.probe()
     if driver.missing(gpu) is not None or gpu is None or not any(driver.runs(arch, gpu) for arch in target.archs):
         return None
-    return Here(f"{_name()}, CUDA {'.'.join(map(str, gpu.cuda))}")
+    return Here(f"{driver.name()}, CUDA {'.'.join(map(str, gpu.cuda))}")
 
 
 def prepare(node: ir.Node, option: Option, target: Target) -> Callable[[], float]:
-    """Compile an option for a node and place its weight on the GPU; the result times it.
+    """As `prepare_product`, for a node."""
+    layer = layer_of(node)
+    assert layer is not None  # it has options
+    return prepare_product(layer, option, target)
+
+
+def prepare_product(layer: GpuProduct, option: Option, target: Target) -> Callable[[], float]:
+    """Compile an option for a layer and place its weight on the GPU; the result times it.
 
     Raises:
         ArtifactError: the GPU cannot run it.
@@ -79,8 +87,7 @@ def prepare(node: ir.Node, option: Option, target: Target) -> Callable[[], float
         DeviceError: the GPU fails.
 
     """
-    layer, family = layer_of(node), FAMILIES[option.family]
-    assert layer is not None  # it has options
+    family = FAMILIES[option.family]
     library, archs = compiled(option.family, option.params, target)
     called = (family.library,) if family.library else ()
     memory, function = open_memory(archs, version(), called), loaded(library)
@@ -103,7 +110,16 @@ def prepare(node: ir.Node, option: Option, target: Target) -> Callable[[], float
 @functools.lru_cache(maxsize=256)
 def compiled(family: str, params: MmaParams, target: Target) -> tuple[bytes, tuple[str, ...]]:
     """The library of a kernel, which layers with equal parameters share, and what its code is for."""
-    kernel = kernel_of(family, params)
+    return compiled_kernel(kernel_of(family, params), target)
+
+
+def compiled_kernel(kernel: Kernel, target: Target) -> tuple[bytes, tuple[str, ...]]:
+    """The library of one kernel, and what its code is for.
+
+    Raises:
+        ToolchainError: nvcc or a linker is missing.
+
+    """
     module = tvm.IRModule({"main": kernel.with_attr("global_symbol", "main").without_attr("tirx.private")})
     with settings(target) as cuda:
         executable = tvm.compile(module, target=cuda, tir_pipeline="tirx")
@@ -122,10 +138,3 @@ def loaded(library: bytes) -> Callable[..., None]:
         path.write_bytes(library)
         function: Callable[..., None] = tvm_runtime.load().load_module(str(path))["main"]
     return function
-
-
-def _name() -> str:
-    """The name of the GPU."""
-    name = ctypes.create_string_buffer(64)
-    ctypes.CDLL("libcuda.so.1").cuDeviceGetName(name, len(name), 0)
-    return name.value.decode(errors="replace")

@@ -11,7 +11,6 @@ import onnx_ir as ir
 from sparsec.backends.cuda import attention, conv, matmul
 from sparsec.backends.cuda.moving import VIEWS
 from sparsec.backends.cuda.products import options
-from sparsec.cost.gpu import LAUNCH_S
 from sparsec.cost.option import GpuWork, Option
 from sparsec.cost.plan import CHOICE
 from sparsec.formats.nm import columns
@@ -67,11 +66,11 @@ def measured(found: list[Option], reasons: dict[str, str]) -> tuple[list[Option]
     return [option for option in found if not has_rest(option)], reasons | lost
 
 
-def node_seconds(graph: ir.Graph) -> Iterator[tuple[ir.Node, float]]:
+def node_seconds(graph: ir.Graph, launch_s: float) -> Iterator[tuple[ir.Node, float]]:
     """The time of every node of a planned graph: of products what is known, of what is no view a launch."""
     for node in graph:
         choice = CHOICE.get(node)
-        yield node, LAUNCH_S * (node.op_type not in VIEWS) if choice is None else choice.winner.time_s
+        yield node, launch_s * (node.op_type not in VIEWS) if choice is None else choice.winner.time_s
 
 
 def outside(node: ir.Node) -> str | None:

@@ -283,7 +283,8 @@ def _option(kernels: GpuFamily[P], layer: GpuProduct, form: str, found: Arranged
     detail = f"{tile.rows}x{tile.columns}x{tile.depth} stages={tile.stages} threads={tile.threads}"
     detail += f" split={p.split_k}" * (p.split_k > 1) + " in a cluster" * p.cluster
     detail += f" rest={found.rest:.2%}" if found.rest else ""
-    work = replace(kernels.skeleton.work(p, sizes, nbytes), kernel=kernels.name, tile=f"{tile.rows}x{tile.columns}")
+    work = replace(kernels.skeleton.work(p, sizes, nbytes), kernel=kernels.name, tile=f"{tile.rows}x{tile.columns}",
+                   columns=layer.columns)
     if not kernels.dtype or layer.given is not None:
         return Option(form, kernels.name, detail, p, nbytes, work)
     if not layer.written:  # a kernel makes the codes
