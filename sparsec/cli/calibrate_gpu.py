@@ -60,7 +60,8 @@ def show(figures: dict[str, Any]) -> None:
     from sparsec.cost.gpu import TOKENS
 
     tables.print_table((f"rate, {figures['target']}", figures["gpu"], f"shipped, {figures['shipped_for']}"), [
-        (what, _text(name, figures[name]), _text(name, figures["shipped"][name])) for name, (what, *_) in RATES.items()])
+        (what, _text(name, figures[name]), _text(name, figures["shipped"][name]))
+        for name, (what, *_) in RATES.items()])
     if figures["fitted"]:
         tables.console.print("\nThe shipped bandwidths were fitted to kernels on such a GPU and stay; plain loads "
                              "reach those of the first column.")
