@@ -23,6 +23,8 @@ from sparsec.errors import counted
 from sparsec.machine.cpus import shortage
 from sparsec.target import Target, machine_name
 
+SHARES = "bounded by the largest share"
+"""How times of several threads are taken; those that were taken otherwise are no longer read."""
 CACHED_BYTES = 32 << 20
 """Bytes of weights that no cache is taken to hold for one network."""
 
@@ -39,6 +41,8 @@ def key(option: Option, target: Target, threads: int, machine: str, network: flo
     Where caches hold a network's weights, `network` times this layer's, it holds for networks of that size alone.
     """
     parts: tuple[object, ...] = (machine, target.name, threads, repr(option.params), f"{option.nbytes:.1e}")
+    if threads > 1:
+        parts = (*parts, SHARES)
     if missing := shortage(threads):
         parts = (*parts, missing)
     if network is not None and network * option.nbytes < CACHED_BYTES:

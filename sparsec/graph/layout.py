@@ -94,7 +94,10 @@ class PaddedFlat:
 
     @property
     def size(self) -> int:
-        """Floats of the whole buffer; behind the last channel, what its last vectors read beside their pixels."""
+        """Floats of the whole buffer; behind the last channel, what its last vectors read beside their pixels.
+
+        Nobody writes there, so that only lanes behind the last pixel may see what memory held.
+        """
         below = self.row_pad * self.row_stride + self.pad
         return (self.channels - 1) * self.channel_stride + self._odd_lines(self.vectors * self.lanes + below)
 

@@ -1,12 +1,21 @@
 """A 1x1 convolution and the depthwise one behind it run as one kernel where the image between would leave the cache."""
 
+import numpy as np
 import pytest
 
 import sparsec
 from sparsec.kernels.cpu.products import tilings
+from sparsec.report.explain import explain
 from tests.support.texts import model
 
 WEIGHTS = "float[8,8,1,1] w, float[8,1,3,3] d, float[8,8,1,1] v"
+
+
+def pruned(nodes):
+    """A model of these nodes whose weight `w` has one number in a row."""
+    return model(f"g (float[1,8,32,32] x) => (float[1,8,32,32] y) <{WEIGHTS}> {{ {nodes} }}", w=np.eye(8))
+
+
 CASES = {  # nodes -> convolutions that run as one with what is behind them
     "alone": ("a = Conv(x, w) b = Relu(a) c = Conv<group=8,pads=[1,1,1,1]>(b, d) y = Conv(c, v)", 1),
     "read by another": ("a = Conv(x, w) c = Conv<group=8,pads=[1,1,1,1]>(a, d) s = Add(a, c) y = Conv(s, v)", 0),
@@ -19,8 +28,7 @@ CASES = {  # nodes -> convolutions that run as one with what is behind them
 def test_what_alone_reads_a_convolution_is_computed_with_it(case, threads, monkeypatch):
     monkeypatch.setattr(tilings, "JOINED", 0.0)
     nodes, expected = CASES[case]
-    proto = model(f"g (float[1,8,32,32] x) => (float[1,8,32,32] y) <{WEIGHTS}> {{ {nodes} }}")
-    report = sparsec.compile(proto, tune="off", threads=threads).report
+    report = sparsec.compile(pruned(nodes), tune="off", threads=threads).report
     assert sum(row["kernel"].endswith("+depthwise") for row in report["layers"]) == expected
     assert report["verification"]["inputs"] > 0
 
@@ -28,6 +36,12 @@ def test_what_alone_reads_a_convolution_is_computed_with_it(case, threads, monke
 @pytest.mark.parametrize("options", [{"strict_ieee": True}, {"precision": "bf16"}])
 def test_other_precisions_keep_the_layers_apart(options, monkeypatch):
     monkeypatch.setattr(tilings, "JOINED", 0.0)
-    proto = model(f"g (float[1,8,32,32] x) => (float[1,8,32,32] y) <{WEIGHTS}> {{ {CASES['alone'][0]} }}")
-    report = sparsec.compile(proto, tune="off", **options).report
+    report = sparsec.compile(pruned(CASES["alone"][0]), tune="off", **options).report
     assert not any(row["kernel"].endswith("+depthwise") for row in report["layers"])
+
+
+def test_dense_stays_a_candidate_beside_kernels_of_both(monkeypatch):
+    monkeypatch.setattr(tilings, "JOINED", 0.0)
+    layers = explain(pruned(CASES["alone"][0])).layers
+    assert any(each.candidates[0].kernel.endswith("+depthwise") for each in layers)
+    assert all(each.dense_us for each in layers)

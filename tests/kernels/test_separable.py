@@ -47,6 +47,14 @@ def params_of(case, lanes, threads):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
+def test_a_thread_has_all_rows_in_front_of_its_first_band(threads):
+    source, goal = (padded((1, OUTPUTS, 6, 16), pad, 16, clean=pad > 0) for pad in (0, 1))
+    behind = DepthwiseParams(Window(source, goal, (5, 5), (1, 1), (1, 1), (2, 2)), Epilogue("none"))
+    found = separable.bands_of(behind, 1, threads, 1 << 20)
+    assert any(each.between < each.kept for each in found) == (threads == 1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("case", CASES)
 def test_both_convolutions(case, target, threads):

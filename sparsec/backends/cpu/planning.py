@@ -22,6 +22,7 @@ from sparsec.cost.option import Option, Work
 from sparsec.cost.roofline import FORK_S
 from sparsec.cost.tuning import CACHED_BYTES
 from sparsec.graph.annotations import NETWORK
+from sparsec.kernels.cpu.products.walk import Tiling
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.machine import tvm_runtime
 from sparsec.machine.cpus import available
@@ -31,6 +32,7 @@ COLD = 2  # times the L2 cache: the activations that repeated runs cycle through
 MAX_COPIES = 64
 SHARING = 1.1  # times its share that a thread takes at most beside others, for clocks and the L3 cache are shared
 REPEAT_S, REPEATS = 1e-3, 4  # one repeat is long enough for the clock
+LEAST_S = 1e-8  # of a call, where the clock has not moved
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,22 @@ def prepare(node: ir.Node, option: Option, target: Target, threads: int) -> Call
     if threads == 1 or work.serial:
         return lambda: timed() * runs
     alone = prepare_call(kernel, target, 1, network)  # one thread does the shares of all
-    least = rates_of(target, threads).machine.least_seconds(work, 0, target.lanes, threads)
-    return lambda: undisturbed(timed(), alone() / threads, least) * runs
+    least = rates_of(target, threads).machine.least_seconds(work, 0, target.lanes, threads) / runs
+    share = largest_share(option, threads)
+    return lambda: undisturbed(timed(), alone() * share, least) * runs
+
+
+def largest_share(option: Option, threads: int) -> float:
+    """The share of the work of the thread that does most; 1 where a kernel's tiling does not tell."""
+    t = getattr(option.params, "tiling", None)
+    if not isinstance(t, Tiling):
+        return 1.0
+    units = t.joined.count if t.joined else t.stencil.segments * t.tiles * (t.parts // t.bands)
+    return -(-units // threads) / units
 
 
 def undisturbed(together: float, share: float, least: float) -> float:
-    """Seconds of several threads, measured together, by the share of one that was measured by itself.
+    """Seconds of several threads, measured together, by the largest share of one, measured by itself.
 
     Other programs make a run of several threads last several times as long, and the processor time of one hardly
     longer. What all threads need of memory is no less for sharing it: `least` seconds.
@@ -127,7 +139,7 @@ def _time(kernel: KernelCall, function: Callable[..., None], target: Target, thr
 
     def fastest() -> float:
         seconds(1)
-        count = int(REPEAT_S / seconds(2)) + 1
+        count = int(REPEAT_S / max(seconds(2), LEAST_S)) + 1
         return min(seconds(count) for _ in range(REPEATS))
 
     return float(tvm_runtime.call(threads, fastest))

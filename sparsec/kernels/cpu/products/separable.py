@@ -14,7 +14,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import PaddedFlat, round_up
 from sparsec.kernels.cpu.images.depthwise import DepthwiseParams, sums
-from sparsec.kernels.cpu.images.padded import clear_border, end_row, fill, padded_rows, put
+from sparsec.kernels.cpu.images.padded import clear_border, end_row, fill, junk_fits, padded_rows, put
 from sparsec.kernels.cpu.images.window import Tile, Window
 from sparsec.kernels.emit.activations import finished
 from sparsec.kernels.emit.isa import Isa
@@ -97,6 +97,8 @@ def reject(p: DepthwiseParams, vectors: int) -> str | None:
         return "the depthwise convolution is padded otherwise"
     if w.kernel[0] * w.kernel[1] > WRITTEN or p.epilogue.residual:
         return "the depthwise convolution has a large window or a residual"
+    if not junk_fits(w.target):
+        return "a thread that clears a channel's border would clear rows of another's"
     return None if vectors * source.lanes % source.width == 0 else "tiles are no whole rows"
 
 
@@ -108,7 +110,8 @@ def bands_of(p: DepthwiseParams, vectors: int, threads: int, nbytes: int) -> lis
     tile_rows = vectors * source.lanes // source.width
     found = [Bands(p, tile_rows, rows) for rows in range(height, 0, -1)
              if height % rows == 0 and rows * stride % tile_rows == 0 and height // rows % threads == 0]
-    return [each for each in found if each.rows > each.lag and 4 * each.scratch.size <= nbytes]
+    return [each for each in found if each.rows > each.lag and 4 * each.scratch.size <= nbytes
+            and (threads == 1 or each.count // threads * each.between >= each.kept)]  # a thread computes those again
 
 
 def arguments(p: DepthwiseParams) -> dict[str, tuple[int | None, str]]:
