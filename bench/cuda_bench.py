@@ -6,7 +6,8 @@
     python bench/cuda_bench.py table cuda.json               the figures in Markdown
     python bench/cuda_bench.py pack FOLDER gpu.tar.gz        all of it in one file, for a GPU without a network
 
-A MODEL is a name of make_models.py, such as bert-24, or an ONNX file. The run writes what it has after every engine; a
+A MODEL is a name of make_models.py, such as bert-24, or bert-24x8 for batches of eight, a decoder of make_dynamic.py,
+such as decoder-24, whose steps are measured, or an ONNX file. The run writes what it has after every engine; a
 second one goes on where the first was interrupted. Each step of it is watched by a process of its own: an engine that
 crashes or hangs is noted as failed and left out, and the rest goes on. `--rehearse` goes through all steps on a CPU,
 where sparsec's and PyTorch's sparse engines fail as they must.
@@ -14,6 +15,7 @@ where sparsec's and PyTorch's sparse engines fail as they must.
 
 import argparse
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -22,15 +24,20 @@ import sys
 import time
 from pathlib import Path
 
+import cuda_decoder
 import cuda_kernels
 import cuda_models
 import cuda_pack
+import cuda_plan
 from cuda_clock import Gpu, Rehearsal, measure
 from cuda_results import Results
 from cuda_table import render, repriced
 
-KINDS = {"product": cuda_kernels, "model": cuda_models}
+KINDS = {"product": cuda_kernels, "model": cuda_models, "decoder": cuda_decoder}
 STALLED_S = 120  # without progress, after which an engine is taken to hang
+GRACE_S = 45  # that the last case may take beyond the time that is given
+TOLD = ("kind", "size", "columns", "zeros", "precision", "predicted_us", "formats")  # of a case, for tables
+FIRST = 6  # products that are measured before any model
 
 
 def build(arguments):
@@ -41,11 +48,12 @@ def build(arguments):
     folder.mkdir(parents=True, exist_ok=True)
     try:
         wanted = [] if arguments.products else arguments.models or cuda_models.MODELS
-        models = cuda_models.build(folder, arguments.target, wanted)
-        products = cuda_kernels.build(folder, arguments.target, arguments.sizes, arguments.columns, arguments.tiles)
+        models = [case for model in wanted for case in builder(model)(folder, arguments.target, [model])]
+        chosen = cuda_plan.products(arguments.sizes, arguments.columns, arguments.zeros)
+        products = cuda_kernels.build(folder, arguments.target, chosen, arguments.tiles)
     except SparsecError as error:
         sys.exit(f"cuda_bench: {error}")
-    cases = [*products[:2], *models, *products[2:]]
+    cases = [*products[:FIRST], *models, *products[FIRST:]]
     plan = {"target": arguments.target, "built": time.strftime("%Y-%m-%d %H:%M:%S"),
             "sparsec": version("sparsec"), "cases": cases}
     (folder / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
@@ -53,8 +61,13 @@ def build(arguments):
     print(f"{folder}: {len(cases)} cases, {size / 1e6:.0f} MB; run it where the GPU is")
 
 
+def builder(model):
+    """What builds a model."""
+    return (cuda_decoder if model.startswith("decoder-") else cuda_models).build
+
+
 def run(arguments):
-    """Measure all cases in processes that may die, until nothing is left to do."""
+    """Measure all cases in processes that may die, until nothing is left to do or the time has passed."""
     if not arguments.rehearse and (reason := missing(arguments.folder)) is not None:
         sys.exit(f"cuda_bench: {reason}; --rehearse goes through the steps on a CPU")
     options = ["--rehearse"] * arguments.rehearse
@@ -63,23 +76,35 @@ def run(arguments):
                "--until", str(end), *options]
     if arguments.output.exists():
         Results(arguments.output).forget()
-    while (reason := watch(command, arguments.output)) is not None:
-        if not Results(arguments.output).blame(reason):
-            sys.exit(f"cuda_bench: {reason}, with nothing under way; see the messages above")
-        print(f"cuda_bench: {reason}; the engine is left out", flush=True)
-    results = Results(arguments.output)
-    left = [case["case"] for case in plan_of(arguments.folder)["cases"] if not results.done(case["case"])]
+    while True:  # a process ends well when a group of cases is done, or the time has passed
+        if (reason := watch(command, arguments.output, end + GRACE_S)) is not None:
+            if not Results(arguments.output).blame(reason):
+                sys.exit(f"cuda_bench: {reason}, with nothing under way; see the messages above")
+            print(f"cuda_bench: {reason}; the engine is left out", flush=True)
+        left = cases_left(arguments)
+        if not left or time.time() > end:
+            break
     print(f"{arguments.output}: complete" if not left else
           f"{arguments.output}: {len(left)} cases are left, the next is {left[0]}; run again to go on")
 
 
-def watch(command, output):
-    """Run a process; why it ended if not well: it crashed, or wrote nothing for too long."""
+def cases_left(arguments):
+    """The names of the cases that are not done."""
+    results = Results(arguments.output)
+    return [case["case"] for case in plan_of(arguments.folder)["cases"] if not results.done(case["case"])]
+
+
+def watch(command, output, last=float("inf")):
+    """Run a process until a time; why it ended if not well: it crashed, or wrote nothing for too long."""
     begun = time.time()
     environment = {**os.environ, "TVM_FFI_DISABLE_TORCH_C_DLPACK": "1"}  # else it may compile an extension for minutes
     with subprocess.Popen(command, env=environment) as process:
         while process.poll() is None:
             time.sleep(0.5)
+            if time.time() > last:
+                process.kill()
+                process.wait()
+                return None
             if time.time() - max(begun, output.stat().st_mtime if output.exists() else begun) > STALLED_S:
                 process.kill()
                 process.wait()
@@ -88,26 +113,31 @@ def watch(command, output):
 
 
 def work(arguments):
-    """Measure what is left, as far as the time allows."""
+    """Measure what is left, as far as the time allows, and up to a case that wants a process of its own."""
     clock, plan = Rehearsal() if arguments.rehearse else Gpu(), plan_of(arguments.folder)
     described = {**{key: plan[key] for key in ("built", "target", "sparsec")}, **versions(), **clock.described()}
     results = Results(arguments.output)
     if any(results.figures.get(key, described[key]) != described[key] for key in ("built", "device")):
         sys.exit(f"cuda_bench: {arguments.output} holds figures of another build or device; name another file with -o")
     results.figures.update(described)
-    for case in plan["cases"]:
-        if results.done(case["case"]):
-            continue
+    left = [case for case in plan["cases"] if not results.done(case["case"])]
+    for case in itertools.takewhile(lambda case: process_of(case) == process_of(left[0]), left):
         if time.time() > arguments.until:
             break
-        told = {key: case[key] for key in ("kind", "size", "columns", "predicted_us", "formats") if key in case}
+        told = {key: case[key] for key in TOLD if key in case}
         results.engines(case["case"])
         results.figures["cases"][case["case"]].update(told)
         results.begin(case["case"])
         engines = KINDS[case["kind"]].engines(arguments.folder, case, clock)
         measure(results, case["case"], engines, clock)
-        fastest = sorted((each["us"], name) for name, each in results.engines(case["case"]).items() if "us" in each)
+        fastest = sorted((each.get("us", each.get("call_us")), name)
+                         for name, each in results.engines(case["case"]).items() if "error" in each)
         print(f"{case['case']}: " + ", ".join(f"{name} {us:.1f} us" for us, name in fastest[:3]), flush=True)
+
+
+def process_of(case):
+    """What cases of one process have in common."""
+    return case.get("process", "")
 
 
 def plan_of(folder):
@@ -173,8 +203,9 @@ def main():
     building.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(cuda_models.MODELS)} if not given")
     building.add_argument("--products", action="store_true", help="no models: 20 MB in place of 500")
     building.add_argument("--target", default="cuda-sm90", help="that of the GPU; cuda-sm90, a Hopper, if not given")
-    building.add_argument("--sizes", type=int, nargs="*", default=cuda_kernels.SIZES)
-    building.add_argument("--columns", type=int, nargs="*", default=cuda_kernels.COLUMNS)
+    building.add_argument("--sizes", type=int, nargs="*", default=cuda_plan.SIZES)
+    building.add_argument("--columns", type=int, nargs="*", default=cuda_plan.COLUMNS)
+    building.add_argument("--zeros", type=int, nargs="*", default=cuda_plan.ZEROS, help="percent, without a pattern")
     building.add_argument("--tiles", type=int, default=cuda_kernels.TILES, help="kernels of every format")
     for name, function in (("run", run), ("work", work)):
         running = step(function, name, {"run": "measure", "work": "what run starts"}[name])

@@ -19,11 +19,13 @@ class Engine:
     """An engine that has run once.
 
     Attributes:
-        calls: functions that do the work on different copies of the weight; they are called in turn.
+        calls: functions that do the work on different copies of the weight; they are called in turn. None where nothing
+            can be recorded, and only what a caller waits for counts.
         error: of what they compute, relative to the largest value.
         told: figures besides.
         count: calls of a recording.
-        wait: what a caller waits for, copies included, given the recording; None where only the device counts.
+        wait: what a caller waits for, copies included, given the recording, None without calls; None where only the device
+            counts.
 
     """
 
@@ -31,7 +33,7 @@ class Engine:
     error: float
     told: dict[str, Any] = field(default_factory=dict)
     count: int = CALLS
-    wait: Callable[["Recording"], Any] | None = None
+    wait: Callable[["Recording | None"], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,10 @@ class Gpu:
         """What the figures are of."""
         torch = self.torch
         properties = torch.cuda.get_device_properties(0)
+        cusparselt = getattr(torch.backends, "cusparselt", None)  # not every PyTorch has it
         return {"device": properties.name, "multiprocessors": properties.multi_processor_count,
                 "capability": list(torch.cuda.get_device_capability(0)), "cuda": torch.version.cuda,
-                "cusparselt": torch.backends.cusparselt.version(), "cudnn": torch.backends.cudnn.version()}
+                "cusparselt": cusparselt and cusparselt.version(), "cudnn": torch.backends.cudnn.version()}
 
     def copies(self, nbytes):
         """How many copies of a weight to cycle through, so that the L2 cache does not hold the next one."""
@@ -158,7 +161,7 @@ def measure(results, case, engines, clock, rounds=ROUNDS):
         results.begin(case, name)
         try:
             engine = prepare()
-            recording = clock.record(engine)
+            recording = clock.record(engine) if engine.calls else None
             clock.wait()
         except Exception as failure:
             first = (str(failure).strip() or "no message").splitlines()[0]
@@ -168,7 +171,8 @@ def measure(results, case, engines, clock, rounds=ROUNDS):
                 raise
             continue
         known[name] = {"error": engine.error, **engine.told}
-        timers[name, "us"] = recording.seconds
+        if recording is not None:
+            timers[name, "us"] = recording.seconds
         if engine.wait is not None:
             timers[name, "call_us"] = lambda engine=engine, recording=recording: elapsed(lambda: engine.wait(recording))
     results.begin(case)

@@ -1,7 +1,8 @@
 """Products of `cuda_bench.py`: sparsec's kernels, several tiles of every format, beside PyTorch's engines.
 
-Weights are (size, size), 2:4 and float16; activations (columns, size), tokens first. A weight repeats its first ROWS
-rows, so that files compress; ROWS is no multiple of a tile's rows, so that a kernel that mixes up tiles errs.
+Weights are (size, size), activations (columns, size), tokens first; see `cuda_plan.py`. A weight repeats its first ROWS
+rows, so that files compress; ROWS is no multiple of a tile's rows, so that a kernel that mixes up tiles errs. Operands
+of 8 bits are codes of the same numbers, a scale for every output and one for all activations.
 """
 
 import functools
@@ -10,13 +11,16 @@ import io
 import lzma
 from dataclasses import asdict
 
+import cuda_peers
 import numpy as np
-from cuda_clock import Engine, relative_error
+from cuda_peers import Operands
 
-SIZES = (4096, 8192)
-COLUMNS = (16, 4096, 1, 128, 1024)  # the most telling first
 ROWS = 160
 TILES = 4  # of every format and kernel: the best predicted, and the three after it
+RANGE = 5.0  # of activations that become codes
+FEW = ("gaps", "bitmap")  # the families for weights without a pattern
+NAMED = {"cublaslt": "sparsec dense, cuBLASLt"}
+"""What engines that call a library are called."""
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 16 << 20}]  # fast; the window holds what repeats
 
 
@@ -25,64 +29,141 @@ def weight_of(rows, size):
     return np.resize(rows, (size, size))
 
 
-def name_of(size, columns):
-    return f"{size} x {size}, {columns}"
-
-
-def build(folder, target, sizes=SIZES, columns=COLUMNS, tiles=TILES):
-    """Write one library of all kernels, the weights, packed and not, and return the cases for the plan."""
-    import tvm
-
-    from sparsec.backends.cuda.build import architectures, settings
-    from sparsec.backends.cuda.library import build_library
-    from sparsec.backends.cuda.products import options
-    from sparsec.backends.registry import backend_of
+def rows_of(product):
+    """The first rows of a product's weight, float16."""
     from sparsec.kernels.cuda.arrange import project
-    from sparsec.kernels.cuda.families import FAMILIES
-    from sparsec.kernels.cuda.family import GpuProduct
-    from sparsec.kernels.emit.epilogue import Epilogue
+
+    rng = np.random.default_rng(product.size)
+    rows = rng.standard_normal((ROWS, product.size), np.float32)
+    if not product.zeros:
+        return project(rows).astype(np.float16)
+    return np.where(rng.random(rows.shape) * 100 < product.zeros, 0, rows).astype(np.float16)
+
+
+def weight_file(product):
+    """The file that has them."""
+    return f"weight_{product.size}{f'_{product.zeros}' * (product.zeros > 0)}{f'_{product.precision}' * eight(product)}.npz"
+
+
+def eight(product):
+    """Whether the operands have 8 bits."""
+    return product.precision != "fp16"
+
+
+def build(folder, target, wanted, tiles=TILES):
+    """Write one library of all kernels, the weights, packed and not, and return the cases for the plan."""
+    from sparsec.backends.registry import backend_of
     from sparsec.target import resolve
 
     resolved, kernels, cases = resolve(target), {}, []
     machine = backend_of(resolved).calibration(resolved, 1).machine
-    for size in sizes:
-        rows = project(np.random.default_rng(size).standard_normal((ROWS, size), np.float32)).astype(np.float16)
-        np.save(folder / f"weight_{size}.npy", rows)
-        weight = weight_of(rows, size)
-        for count in columns:
-            layer = GpuProduct(weight.astype(np.float32), np.zeros(size, np.float32), count, Epilogue())
-            offers, _ = options(layer, resolved, "fp16")
-            offers.sort(key=lambda offer: machine.seconds(offer.work))
-            candidates, ranks = [], {}
-            for offer in offers:
-                family, params = FAMILIES[offer.family], offer.params
-                rank = ranks[offer.format, offer.kernel] = ranks.get((offer.format, offer.kernel), -1) + 1
-                if rank >= tiles:
-                    continue
-                symbol = f"{offer.format}_{offer.kernel}_{size}_{count}_{rank}".translate(str.maketrans(" :.+", "____"))
-                kernels[symbol] = family.build(params, ()).with_attr("global_symbol", symbol).without_attr("tirx.private")
-                partial = family.arguments(params).get("partial", [0])[0]
-                candidates.append({
-                    "format": offer.format, "kernel": offer.kernel, "tile": offer.detail, "symbol": symbol,
-                    "predicted_us": machine.seconds(offer.work) * 1e6, "work": asdict(offer.work), "bytes": offer.nbytes, "partial": partial,
-                    "packed": store(folder, family.recipe(params).pack(weight))})
-            cases.append({"case": name_of(size, count), "kind": "product", "size": size, "columns": count,
-                          "candidates": candidates})
-            print(f"{name_of(size, count)}: {len(candidates)} kernels", flush=True)
-    with settings(resolved) as cuda:
+    for product in wanted:
+        layer, scale = layer_of(product)
+        candidates = [] if product.process else [
+            candidate(folder, layer, offer, f"{number}", kernels, machine, resolved)
+            for number, offer in enumerate(chosen(product, layer, resolved, machine, tiles), len(kernels))]
+        if eight(product) and not candidates:
+            print(f"{product.name}: left out; {target} has no such products", flush=True)
+            continue
+        write_weight(folder, product)
+        cases.append({**product.case, "weight": weight_file(product), "x_scale": scale, "candidates": candidates})
+        print(f"{product.name}: {len(candidates)} kernels", flush=True)
+    write_library(folder, kernels, resolved)
+    return cases
+
+
+@functools.lru_cache(maxsize=2)
+def whole(size, zeros):
+    """A weight in float32."""
+    from cuda_plan import Product
+
+    return weight_of(rows_of(Product(size, 1, zeros)), size).astype(np.float32)
+
+
+def layer_of(product):
+    """The layer that has a product, and the scale of its activations' codes, None without such."""
+    from sparsec.kernels.cuda.codes import E4M3
+    from sparsec.kernels.cuda.family import GpuProduct
+    from sparsec.kernels.emit.epilogue import Epilogue
+
+    weight, bias = whole(product.size, product.zeros), np.zeros(product.size, np.float32)
+    if not eight(product):
+        return GpuProduct(weight, bias, product.columns, Epilogue()), None
+    # As if zeros surrounded them, for which int8 has no zero point: PyTorch has none either.
+    layer = GpuProduct(weight, bias, product.columns, Epilogue(), ranges=(-RANGE, RANGE), written=True, padded=True)
+    return layer, layer.codes("int8" if product.precision == "int8" else E4M3).scale
+
+
+def chosen(product, layer, target, machine, tiles):
+    """The best predicted options of every format and kernel."""
+    from sparsec.kernels.cuda.families import FAMILIES
+
+    families = [each for each in FAMILIES.values() if bool(each.dtype) == eight(product)]
+    if product.zeros:
+        families = [each for each in families if each.name in FEW]
+    found = [each.offers(layer, target, target.archs, product.precision) for each in families]
+    ranks = {}
+    for offer in sorted((offer for each in found if not isinstance(each, str) for offer in each),
+                        key=lambda offer: machine.seconds(offer.work)):
+        rank = ranks[offer.format, offer.kernel] = ranks.get((offer.format, offer.kernel), -1) + 1
+        if rank < tiles:
+            yield offer
+
+
+def candidate(folder, layer, offer, number, kernels, machine, target):
+    """What the plan says of an option, whose kernel and packed weight are kept."""
+    from sparsec.backends.cuda.products import weight_arrays
+    from sparsec.kernels.cuda.families import FAMILIES
+
+    family, params = FAMILIES[offer.family], offer.params
+    size, precision = len(layer.weight), family.dtype and family.precision
+    name = " ".join([offer.format, offer.kernel, str(size), str(layer.columns), number])
+    symbol = name.translate(str.maketrans(" :.+", "____"))
+    kernels[symbol] = family.build(params, ()).with_attr("global_symbol", symbol).without_attr("tirx.private")
+    arguments, form = family.arguments(params), f"{offer.format} {precision}".strip()
+    *arrays, _bias = weight_arrays(layer, offer, "float16")
+    return {"format": form if not family.library or target.has(family.library) else "",
+            "kernel": offer.kernel, "tile": offer.detail, "symbol": symbol, "library": family.library,
+            "predicted_us": machine.seconds(offer.work) * 1e6, "work": asdict(offer.work), "bytes": offer.nbytes,
+            "bias": arguments["bias"][1], "x": arguments["x"][1], "partial": arguments.get("partial", [0, ""]),
+            "packed": store(folder, {str(at): each for at, each in enumerate(arrays)})}
+
+
+def write_weight(folder, product):
+    """Write a weight's first rows: "values", and their "scale" where they are codes, e4m3 as its bytes."""
+    from sparsec.kernels.cuda.codes import E4M3
+    from sparsec.kernels.cuda.eight_bits import rounded
+
+    rows, path = rows_of(product), folder / weight_file(product)
+    if not eight(product):
+        np.savez_compressed(path, values=rows)
+    else:
+        values, scale = rounded(rows.astype(np.float32), "int8" if product.precision == "int8" else E4M3)
+        np.savez_compressed(path, values=values, scale=scale)
+
+
+def write_library(folder, kernels, target):
+    """Compile all kernels."""
+    import tvm
+
+    from sparsec.backends.cuda.build import architectures, settings
+    from sparsec.backends.cuda.library import build_library
+
+    with settings(target) as cuda:
         executable = tvm.compile(tvm.IRModule(kernels), target=cuda, tir_pipeline="tirx")
-    library, objects = build_library(executable, architectures(tvm.IRModule(kernels), resolved))
+    library, objects = build_library(executable, architectures(tvm.IRModule(kernels), target))
     if objects:
         raise SystemExit("no linker: install ld, lld, gcc or clang")
     (folder / "kernels.so").write_bytes(library)
-    return cases
 
 
 def store(folder, arrays):
     """Write packed arrays, equal ones once; returns the file's name."""
-    buffer = io.BytesIO()
+    buffer, digest = io.BytesIO(), hashlib.sha256()
     np.savez(buffer, **arrays)
-    path = folder / f"{hashlib.sha256(b''.join(each.tobytes() for each in arrays.values())).hexdigest()[:16]}.npz.xz"
+    for each in arrays.values():
+        digest.update(str(each.dtype).encode() + each.tobytes())
+    path = folder / f"{digest.hexdigest()[:16]}.npz.xz"
     if not path.exists():
         path.write_bytes(lzma.compress(buffer.getvalue(), filters=FILTERS))
     return path.name
@@ -112,89 +193,63 @@ def library(path):
 
 
 @functools.lru_cache(maxsize=1)
-def dense(path, size, device):
-    """A weight as it is."""
+def stored(folder, file, size, device):
+    """A weight's numbers or codes, and its scale by output, None without one."""
     import torch
 
-    return torch.from_numpy(weight_of(np.load(path), size)).to(device)
+    with np.load(folder / file) as arrays:
+        values = torch.from_numpy(weight_of(arrays["values"], size)).to(device)
+        scale = torch.from_numpy(np.resize(arrays["scale"], size)).to(device) if "scale" in arrays else None
+    return values, scale
+
+
+def operands(folder, case, clock):
+    """The operands of a case."""
+    import torch
+
+    size, columns, device, step = case["size"], case["columns"], clock.name, case["x_scale"]
+    weight, scale = stored(folder, case["weight"], size, device)
+    values = torch.from_numpy(np.random.default_rng(columns).standard_normal((columns, size), np.float32)).to(device)
+    if case["precision"] == "fp16":
+        x = values.half()
+    elif case["precision"] == "int8":
+        x = (values / step).round().clamp(-127, 127).to(torch.int8)
+    else:
+        x, weight = (values / step).clamp(-448, 448).to(torch.float8_e4m3fn), weight.view(torch.float8_e4m3fn)
+    expected = x.float() @ weight.float().T
+    return Operands(x, weight, expected if scale is None else expected * scale * step, clock, step, scale)
+
+
+def own(folder, candidate, given):
+    """An engine of sparsec's."""
+    import torch
+
+    if candidate["library"]:
+        from sparsec.backends.cuda import cublaslt
+
+        cublaslt.register()
+    function, (length, dtype) = library(folder / "kernels.so")[candidate["symbol"]], candidate["partial"]
+    (columns, size), device = given.expected.shape, given.clock.name
+    arrays = packed(folder / candidate["packed"], device)
+    bias = torch.zeros(size, device=device, dtype=getattr(torch, candidate["bias"]))
+    y = torch.empty(columns * size, dtype=torch.half, device=device)
+    partial = [torch.empty(length, device=device, dtype=getattr(torch, dtype))] if length else []
+    x = (given.x.view(torch.uint8) if candidate["x"] == "uint8" else given.x).reshape(-1)
+
+    def call(copy):
+        function(*copy, bias, x, *partial, y)
+        return y.view(columns, size)
+
+    copies = [[a.clone().view(torch.uint32) if unsigned else a.clone() for a, unsigned in arrays]
+              for _ in range(given.clock.copies(candidate["bytes"]))]
+    told = {key: candidate[key] for key in ("format", "kernel", "tile", "predicted_us", "work") if candidate[key]}
+    return given.engine([functools.partial(call, copy) for copy in copies], **told)
 
 
 def engines(folder, case, clock):
-    """The engines of a case: PyTorch's, then every candidate of sparsec's."""
-    import torch
-
-    size, columns, device = case["size"], case["columns"], clock.name
-    weight = dense(folder / f"weight_{size}.npy", size, device)
-    values = np.random.default_rng(columns).standard_normal((columns, size), np.float32)
-    x = torch.from_numpy(values).half().to(device)
-    expected = x.float() @ weight.float().T
-    linear = torch.nn.functional.linear
-
-    def checked(calls, **told):
-        error = relative_error(calls[0](), expected)
-        clock.wait()
-        return Engine(calls, error, told)
-
-    def by_blas(name):
-        def call(copy):
-            usual = torch.backends.cuda.preferred_blas_library()
-            torch.backends.cuda.preferred_blas_library(name)
-            y = linear(x, copy)
-            torch.backends.cuda.preferred_blas_library(usual)
-            return y
-
-        copies = [weight.clone() for _ in range(clock.copies(weight.nbytes))]
-        return checked([functools.partial(call, copy) for copy in copies])
-
-    def semi_structured(*, cutlass):
-        torch.sparse.SparseSemiStructuredTensor._FORCE_CUTLASS = cutlass  # noqa: SLF001 - documented so
-        copies = [torch.sparse.to_sparse_semi_structured(weight) for _ in range(clock.copies(weight.nbytes * 9 // 16))]
-        return checked([functools.partial(linear, x, copy) for copy in copies])
-
-    def searched():
-        compressed = [torch._cslt_compress(weight) for _ in range(clock.copies(weight.nbytes * 9 // 16))]  # noqa: SLF001
-        fastest, columns = algorithm(compressed[0], x), padded(x).t()
-
-        def call(copy):
-            y = torch._cslt_sparse_mm(copy, columns, alg_id=fastest, transpose_result=True)  # noqa: SLF001
-            return y[:len(x)]
-
-        return checked([functools.partial(call, copy) for copy in compressed], algorithm=fastest)
-
-    def own(candidate):
-        function = library(folder / "kernels.so")[candidate["symbol"]]
-        arrays = packed(folder / candidate["packed"], device)
-        bias, y = torch.zeros(size, device=device), torch.empty(columns * size, dtype=torch.half, device=device)
-        partial = [torch.empty(candidate["partial"], device=device)] if candidate["partial"] else []
-
-        def call(copy):
-            function(*copy, bias, x.reshape(-1), *partial, y)
-            return y.view(columns, size)
-
-        copies = [[a.clone().view(torch.uint32) if unsigned else a.clone() for a, unsigned in arrays]
-                  for _ in range(clock.copies(candidate["bytes"]))]
-        return checked([functools.partial(call, copy) for copy in copies],
-                       **{key: candidate[key] for key in ("format", "kernel", "tile", "predicted_us", "work")})
-
-    return {
-        "PyTorch dense, cuBLAS": functools.partial(by_blas, "cublas"),
-        "PyTorch dense, cuBLASLt": functools.partial(by_blas, "cublaslt"),
-        **{candidate["symbol"]: functools.partial(own, candidate) for candidate in case["candidates"]},
-        "PyTorch 2:4, cuSPARSELt": functools.partial(semi_structured, cutlass=False),
-        "PyTorch 2:4, CUTLASS": functools.partial(semi_structured, cutlass=True),
-        "PyTorch 2:4, cuSPARSELt searched": searched,  # last: it has taken a process down
-    }
-
-
-def padded(x):
-    """Activations with as many columns as cuSPARSELt takes, a multiple of eight."""
-    import torch
-
-    return torch.nn.functional.pad(x, (0, 0, 0, -len(x) % 8))
-
-
-def algorithm(compressed, x):
-    """The fastest algorithm of cuSPARSELt for the product that `linear` asks for."""
-    import torch
-
-    return torch._cslt_sparse_mm_search(compressed, padded(x).t(), transpose_result=True)  # noqa: SLF001 - documented so
+    """The engines of a case: PyTorch's, and every candidate of sparsec's; last those that have taken a process down."""
+    given = operands(folder, case, clock)
+    safe, last = cuda_peers.engines(given, case)
+    mine = {NAMED.get(each["library"], each["symbol"]): functools.partial(own, folder, each, given)
+            for each in case["candidates"]}
+    return {**safe, **mine, **last}

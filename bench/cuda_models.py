@@ -11,13 +11,21 @@ from pathlib import Path
 import numpy as np
 from cuda_clock import Engine, relative_error
 
-MODELS = ("bert-24", "resnet50-24")
+MODELS = ("bert-24", "resnet50-24", "decoder-24", "bert-24x8", "resnet50-24x8", "bert-24x32", "resnet50-24x32")
+"""Those of `build` without names, the most telling first; decoders are `cuda_decoder.py`'s."""
+
+
+def parted(model):
+    """A name of `make_models.py`, and how many sequences or images."""
+    name, _, batch = model.partition("x")
+    return name, int(batch or 1)
 
 
 def build(folder, target, models):
     """Compile models and write what running them needs; returns the cases for the plan.
 
-    A model is a name of `make_models.py`, or an ONNX file, which has no peer in PyTorch.
+    A model is a name of `make_models.py`, with "x8" behind it for batches of eight, or an ONNX file, which has no peer
+    in PyTorch.
     """
     import onnxruntime
     from make_models import make
@@ -28,7 +36,7 @@ def build(folder, target, models):
 
     cases = []
     for model in models:
-        path = Path(model) if model.endswith(".onnx") else make(model, folder)
+        path = Path(model) if model.endswith(".onnx") else make(parted(model)[0], folder, parted(model)[1])
         name = path.stem
         artifact = compile_model(path, target, verify=False)
         artifact.save(folder / f"{name}.sparsec")
@@ -36,7 +44,7 @@ def build(folder, target, models):
         outputs = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feeds)
         np.savez(folder / f"{name}.npz", output=outputs[0], **{f"input {key}": each for key, each in feeds.items()})
         if not model.endswith(".onnx"):
-            save_peer(model, folder / f"{name}.pt")
+            save_peer(parted(model)[0], folder / f"{parted(model)[0]}.pt")
             path.unlink()  # the artifact and the peer have the weights
         layers = artifact.report["layers"]
         cases.append({"case": name, "kind": "model", "peer": not model.endswith(".onnx"),
@@ -78,7 +86,7 @@ def engines(folder, case, clock):
     found = {"sparsec": functools.partial(own, *given)}
     if case["peer"]:
         found["PyTorch dense"] = functools.partial(peer, *given)
-        if case["case"].endswith("-24"):
+        if parted(case["case"])[0].endswith("-24"):
             found["PyTorch 2:4, cuSPARSELt"] = functools.partial(peer, *given, sparse=True)
     return found
 
@@ -106,7 +114,7 @@ def peer(folder, name, feeds, expected, clock, *, sparse=False):
 
     device = clock.name
     net = folded(NETWORKS[name.rsplit("-", 1)[0]]()[0]).half()
-    net.load_state_dict(torch.load(folder / f"{name}.pt", weights_only=True))
+    net.load_state_dict(torch.load(folder / f"{parted(name)[0]}.pt", weights_only=True))
     net = net.to(device, memory_format=torch.channels_last)
     if sparse:
         converted = to_sparse(net)

@@ -3,9 +3,17 @@
 from itertools import groupby
 
 import numpy as np
-from cuda_results import WITHIN
+from cuda_results import within
 
 SLOWER = 1.03  # how much slower than dense a choice may be
+PRODUCTS = {
+    "Products of 2:4 weights": lambda case: not case.get("zeros") and case.get("precision", "fp16") == "fp16",
+    "Products of 8 bits": lambda case: case.get("precision", "fp16") != "fp16",
+    "Products of weights without a pattern": lambda case: case.get("zeros", 0) > 0,
+}
+"""The tables of products, and which have their place there."""
+PEERS = ("PyTorch", "sparsec dense, cuBLASLt")
+"""What the names of engines that are no kernel of sparsec's own begin with."""
 
 
 def render(figures):
@@ -13,9 +21,12 @@ def render(figures):
     parts = [header(figures)]
     cases = figures["cases"]
     products = {name: case for name, case in cases.items() if case.get("kind") == "product" and case["engines"]}
-    models = {name: case for name, case in cases.items() if case.get("kind") == "model" and case["engines"]}
+    models = {name: case for name, case in cases.items() if case.get("kind") in ("model", "decoder") and case["engines"]}
+    for title, of in PRODUCTS.items():
+        if found := {name: case for name, case in products.items() if of(case)}:
+            parts.append(f"### {title}\n{product_table(found)}")
     if products:
-        parts += ["### Products\n" + product_table(products), "### The cost model\n" + judgement(products)]
+        parts.append("### The cost model\n" + judgement(products))
     if models:
         parts.append("### Models\n" + model_table(models))
     if wrong := troubles(cases):
@@ -33,7 +44,7 @@ def header(figures):
 def right(case):
     """The engines of a case that were timed and computed what they should."""
     return {name: each for name, each in case["engines"].items()
-            if "us" in each and each["error"] <= WITHIN[case["kind"]]}
+            if ("us" in each or "call_us" in each) and each["error"] <= within(case)}
 
 
 def own(case):
@@ -54,7 +65,7 @@ def product_table(products):
     """Microseconds of a call, the fastest tile of each format."""
     formats = list(dict.fromkeys(form for case in products.values() for form in own(case)))
     peers = list(dict.fromkeys(name for case in products.values() for name in case["engines"]
-                               if name.startswith("PyTorch")))
+                               if name.startswith(PEERS)))
     rows = []
     for name, case in products.items():
         mine, found, rival = own(case), right(case), best(case, "PyTorch dense")
@@ -119,8 +130,8 @@ def model_table(models):
     rows = []
     for name, case in models.items():
         for engine, each in right(case).items():
-            predicted = us(case["predicted_us"]) if engine == "sparsec" else ""
-            rows.append([name, engine, us(each["us"]), us(each.get("call_us")), predicted, f"{each['error']:.1e}"])
+            predicted = us(case.get("predicted_us")) if engine == "sparsec" else ""
+            rows.append([name, engine, us(each.get("us")), us(each.get("call_us")), predicted, f"{each['error']:.1e}"])
     return markdown(["model", "engine", "GPU alone us", "call with copies us", "predicted products us", "error"], rows)
 
 
@@ -131,7 +142,7 @@ def troubles(cases):
         for engine, each in case["engines"].items():
             if "failed" in each:
                 lines.append(f"- {name}, {engine}: {each['failed']}")
-            elif each.get("error", 0) > WITHIN[case["kind"]]:
+            elif each.get("error", 0) > within(case):
                 lines.append(f"- {name}, {engine}: wrong by {each['error']:.1e} of the largest value")
     return lines
 

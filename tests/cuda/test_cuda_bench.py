@@ -1,16 +1,22 @@
 """`bench/cuda_bench.py`: what it builds for a GPU is complete and runs where one is; how it records and renders."""
 
+import functools
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from sparsec.backends.cuda import driver
+from sparsec.kernels.cuda import eight_bits
 from tests.support.cuda import host_gpu
 from tests.support.cuda.sass import NVCC
 
@@ -18,7 +24,10 @@ BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.append(str(BENCH))
 
 import cuda_bench as cuda_bench_script  # noqa: E402 - scripts, which are no package
+import cuda_kernels  # noqa: E402
+import cuda_peers  # noqa: E402
 from cuda_clock import Engine, Rehearsal, measure  # noqa: E402
+from cuda_plan import SEARCHED, Product, products  # noqa: E402
 from cuda_results import Results  # noqa: E402
 from cuda_table import render  # noqa: E402
 
@@ -39,7 +48,8 @@ def built(tmp_path_factory):
     if NVCC is None:
         pytest.skip("needs nvcc, for example from the package nvidia-cuda-nvcc")
     folder = tmp_path_factory.mktemp("built")
-    cuda_bench("build", folder, "lenet300-24", "--target", "cuda-sm80", "--sizes", 256, "--columns", 16, "--tiles", 1)
+    cuda_bench("build", folder, "lenet300-24", "lenet300-24x8", "--target", "cuda-sm80", "--sizes", 256,
+               "--columns", 16, "--tiles", 1, "--zeros", 90)
     return folder
 
 
@@ -55,12 +65,15 @@ folder, place = Path(sys.argv[1]), on_device(CUDA).place
 library, launched = cuda_kernels.library(folder / "kernels.so"), {}
 for case in json.loads((folder / "plan.json").read_text())["cases"]:
     for candidate in case.get("candidates", []):
+        if candidate["library"]:
+            continue  # tests/cuda/test_cublaslt.py has its double
         arrays = [a.numpy().view(np.uint32) if unsigned else a.numpy()
                   for a, unsigned in cuda_kernels.packed(folder / candidate["packed"], "cpu")]
-        partial = [np.zeros(candidate["partial"], np.float32)] if candidate["partial"] else []
-        x = np.zeros(case["size"] * case["columns"], np.float16)
+        length, dtype = candidate["partial"]
+        partial = [np.zeros(length, dtype)] if length else []
+        x, y = (np.zeros(case["size"] * case["columns"], each) for each in (candidate["x"], "float16"))
         before = len(host_gpu.log())
-        library[candidate["symbol"]](*map(place, [*arrays, np.zeros(case["size"], np.float32), x, *partial, x]))
+        library[candidate["symbol"]](*map(place, [*arrays, np.zeros(case["size"], candidate["bias"]), x, *partial, y]))
         launched[candidate["symbol"]] = len(host_gpu.log()) - before
 print(json.dumps(launched))
 """
@@ -75,7 +88,7 @@ def test_the_kernels_load_and_launch_with_what_was_packed(built, tmp_path):
     assert done.returncode == 0, done.stderr
     launched = json.loads(done.stdout)
     assert {symbol.partition("_256")[0] for symbol in launched} == {
-        "nm_2_4_mma_sp", "bitmap_bitmap", "gaps_8_gaps", "dense_mma"}
+        "nm_2_4_mma_sp", "bitmap_bitmap", "gaps_8_gaps", "dense_mma", "nm_2_4_mma_sp_int8", "dense_mma_int8"}
     assert set(launched.values()) <= {1, 2}  # two where K is split
 
 
@@ -84,6 +97,46 @@ def test_without_a_gpu_a_run_says_so(tmp_path):
     told = cuda_bench("run", tmp_path, "-o", tmp_path / "cuda.json", code=1)
     assert "no GPU: there is no NVIDIA driver" in told
     assert not (tmp_path / "cuda.json").exists()
+
+
+def test_the_first_products_are_of_every_kind_and_searches_share_a_process():
+    found = products()
+    assert {(each.precision, each.zeros) for each in found[:cuda_bench_script.FIRST]} == {
+        ("fp16", 0), ("int8", 0), ("fp8", 0), ("fp16", 90)}
+    assert len({each.name for each in found}) == len(found)
+    assert {(each.zeros, each.columns) for each in found if each.zeros} == {
+        (zeros, columns) for zeros in (50, 70, 80, 90, 95) for columns in (1, 4, 8, 16)}
+    groups = [process for process, _ in itertools.groupby(each.process for each in found)]
+    assert groups == ["", SEARCHED, ""]
+
+
+def test_a_run_whose_time_has_passed_says_what_is_left(built, tmp_path):
+    told = cuda_bench("run", built, "-o", tmp_path / "cuda.json", "--rehearse", "--minutes", 0)
+    count = len(json.loads((built / "plan.json").read_text())["cases"])
+    assert f"{count} cases are left, the next is 256 x 256, 16" in told
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_peers_of_8_bits_multiply_what_the_kernels_do(tmp_path, precision):
+    torch = pytest.importorskip("torch", reason="peers are PyTorch's")
+    product = Product(64, 24, precision=precision)
+    layer, scale = cuda_kernels.layer_of(product)
+    cuda_kernels.write_weight(tmp_path, product)
+    case = {**product.case, "weight": cuda_kernels.weight_file(product), "x_scale": scale, "candidates": []}
+    given = cuda_kernels.operands(tmp_path, case, Rehearsal())
+    x = np.random.default_rng(24).standard_normal((24, 64), np.float32)
+    expected = eight_bits.product(layer, layer.weight, x.T, "int8" if precision == "int8" else "e4m3").T
+    np.testing.assert_allclose(given.expected, expected, atol=1e-5 * np.abs(expected).max())
+    engines = cuda_kernels.engines(tmp_path, case, Rehearsal())
+    peers = [engines[name] for name in engines if "_mm" in name and hasattr(torch, name.split()[-1])]
+    assert all(each().error < 5e-3 for each in peers)
+
+
+def test_a_version_of_pytorch_without_a_function_says_which(monkeypatch):
+    torch = pytest.importorskip("torch", reason="peers are PyTorch's")
+    monkeypatch.delattr(torch, "_int_mm", raising=False)
+    with pytest.raises(AttributeError, match=r"PyTorch .* has no torch\._int_mm"):
+        cuda_peers.needed("_int_mm")
 
 
 @needs_no_gpu
@@ -102,7 +155,8 @@ def test_a_rehearsal_of_the_package_goes_through_every_engine_and_a_second_one_h
     for case in figures["cases"].values():
         assert all(("us" in each) != ("failed" in each) for each in case["engines"].values())
         assert all(each["error"] < 1e-2 for each in case["engines"].values() if "us" in each)
-    assert figures["cases"]["lenet300-24"]["engines"]["PyTorch dense"]["call_us"] > 0
+    for name in ("lenet300-24", "lenet300-24x8"):
+        assert figures["cases"][name]["engines"]["PyTorch dense"]["call_us"] > 0
     cuda_bench("run", built, "-o", output, "--rehearse")
     assert json.loads(output.read_text()) == figures
     table = cuda_bench("table", output)
@@ -117,6 +171,11 @@ def test_a_process_that_crashes_or_hangs_is_noticed(tmp_path, monkeypatch, code,
         monkeypatch.setattr(cuda_bench_script, "STALLED_S", 2)
     found = cuda_bench_script.watch([sys.executable, "-c", code], tmp_path / "cuda.json")
     assert found is None if reason is None else reason in found
+
+
+def test_a_process_that_takes_too_long_is_ended_and_no_engine_is_to_blame(tmp_path):
+    code = "import time; time.sleep(60)"
+    assert cuda_bench_script.watch([sys.executable, "-c", code], tmp_path / "cuda.json", time.time() + 1) is None
 
 
 def engine():
@@ -168,3 +227,29 @@ def test_pytorch_peers_compute_the_same_network(kind):
         found = cuda_models.folded(net)(*inputs)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in net.modules())
     np.testing.assert_allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_a_decoders_step_is_that_of_every_engine(tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="networks are PyTorch's")
+    import cuda_decoder
+    import make_dynamic
+
+    from sparsec.compiler import compile as compiler
+    from sparsec.runtime import session
+
+    sizes = {"LAYERS": 2, "WIDTH": 64, "HEADS": 4, "GROUPS": 2, "INNER": 96, "VOCABULARY": 50, "DEPTH": 16}
+    for name, size in sizes.items():
+        monkeypatch.setattr(make_dynamic, name, size)
+    # onnxruntime takes sparsec's place: compiling for all sizes takes longer than all else here.
+    monkeypatch.setattr(compiler, "compile", lambda path, *_args, **_options: SimpleNamespace(
+        save=functools.partial(shutil.copy, path)))
+    monkeypatch.setattr(session, "InferenceSession", onnxruntime.InferenceSession)
+    (case,) = cuda_decoder.build(tmp_path, "cuda-sm80", ["decoder-24"], past=(40,))
+    results = Results(tmp_path / "cuda.json")
+    measure(results, case["case"], cuda_decoder.engines(tmp_path, case, Rehearsal()), Rehearsal(), rounds=2)
+    found = results.engines("decoder-24, past 40")
+    assert {name: "us" in each for name, each in found.items()} == {
+        "sparsec": False, "PyTorch dense, eager": False, "PyTorch dense, graph": True}
+    assert all(each["error"] < 5e-3 and each["call_us"] > 0 for each in found.values())
+    results.figures["cases"][case["case"]]["kind"] = "decoder"
+    assert "| decoder-24, past 40 | sparsec | - | " in render(results.figures)
