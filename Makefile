@@ -20,9 +20,9 @@ fuzz: $(VENV)/installed-dev  ## hostile files, operators and names for half an h
 soak: $(VENV)/installed-dev  ## a million calls, 6,000 forks, 20,000 threads, 20,000 sessions, watching what stays behind
 	SPARSEC_SOAK_CALLS=1000000 SPARSEC_SOAK_PROCESSES=200 $(BIN)/python -m pytest --timeout 7200 tests/soak
 
-gpu: $(VENV)/installed-gpu  ## with a GPU of sm_80 or newer: measure products and models beside PyTorch, about 20 minutes
+gpu: $(VENV)/installed-gpu  ## with a GPU of sm_80 or newer: build, then measure products, models and a decoder beside PyTorch for half an hour at most
 	$(BIN)/python bench/cuda_bench.py build build/gpu --target $(GPU)
-	$(BIN)/python bench/cuda_bench.py run build/gpu -o gpu.json
+	$(BIN)/python bench/cuda_bench.py run build/gpu -o gpu.json --minutes 29
 	$(BIN)/python bench/cuda_bench.py table gpu.json
 
 gpu-package: $(VENV)/installed-gpu  ## gpu.tar.gz with the products of `make gpu` for a machine without a network (GPU=cuda-sm90)
