@@ -201,7 +201,7 @@ def main():
     building = step(build, "build", "compile kernels and models")
     building.add_argument("folder", type=Path)
     building.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(cuda_models.MODELS)} if not given")
-    building.add_argument("--products", action="store_true", help="no models: 20 MB in place of 500")
+    building.add_argument("--products", action="store_true", help="no models, which are large: 35 MB")
     building.add_argument("--target", default="cuda-sm90", help="that of the GPU; cuda-sm90, a Hopper, if not given")
     building.add_argument("--sizes", type=int, nargs="*", default=cuda_plan.SIZES)
     building.add_argument("--columns", type=int, nargs="*", default=cuda_plan.COLUMNS)
