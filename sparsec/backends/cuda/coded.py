@@ -26,8 +26,6 @@ from sparsec.kernels.emit.tir import Expr
 from sparsec.kernels.ranges import RANGES
 
 LAYERS = ("MatMul", "Conv")
-FAR = 1024.0
-"""Steps beyond all codes."""
 
 
 def given(node: ir.Node) -> Codes | None:
@@ -169,10 +167,10 @@ def lower_quantize(context: CudaContext, node: ir.Node) -> bool:
     info = np.iinfo(dtype)
 
     def element(i: Indices, x: te.Tensor) -> Expr:
-        units = x[i] / tirx.const(scale, "float32")
-        steps = tirx.Select(units > FAR, tirx.const(FAR, "float32"), units)  # for an integer holds it
-        moved = tirx.nearbyint(steps).astype("int32") + zero_point
-        return tirx.min(tirx.max(moved, info.min), info.max).astype(dtype)
+        moved = tirx.nearbyint(x[i] / tirx.const(scale, "float32")) + tirx.const(zero_point, "float32")
+        least, largest = (tirx.const(each, "float32") for each in (info.min, info.max))
+        inside = tirx.Select(moved > least, tirx.Select(moved < largest, moved, largest), least)  # of NaN the least
+        return inside.astype("int32").astype(dtype)
 
     context.bind(node.outputs[0], compute(context, "quantize", context.shape(value), element, context.tensor(value)))
     return True
