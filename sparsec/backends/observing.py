@@ -84,5 +84,5 @@ def _windows(node: ir.Node, x: np.ndarray, count: int, rng: np.random.Generator)
 
 def _joined(seen: Sequence[LayerSamples]) -> LayerSamples:
     return LayerSamples(np.concatenate([each.columns for each in seen], axis=1),
-                Ranges(np.min([each.ranges.least for each in seen], axis=0),
-                       np.max([each.ranges.largest for each in seen], axis=0)))
+                        Ranges(np.min([each.ranges.least for each in seen], axis=0),
+                               np.max([each.ranges.largest for each in seen], axis=0)))

@@ -117,6 +117,7 @@ class Option:
         replaces: the kernel whose place it takes, for it does the same but what zeros among activations spare it.
         ieee: infinities reach the outputs as in a product of numbers as they are.
         joined: it computes the layer behind as well, so that its time is no other option's.
+        encodes: another kernel makes the codes of its activations first.
 
     """
 
@@ -131,6 +132,7 @@ class Option:
     replaces: str = ""
     ieee: bool = True
     joined: bool = False
+    encodes: bool = False
 
     @property
     def name(self) -> str:

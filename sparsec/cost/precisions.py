@@ -12,6 +12,9 @@ INTEGERS = ("int8", "int4")
 CALIBRATED = (*INTEGERS, "fp8")
 """Precisions whose scales real inputs calibrate."""
 
+UNCALIBRATED = "no samples tell the range of its activations"
+"""How the reason begins why a layer of such a precision computes with more bits."""
+
 HALF_PRECISIONS = {"fp16": 2e-2, "bf16": 5e-2}
 """What tensor cores compute with and what is stored around them, and the largest error that this may cause by default;
 bf16 has three bits fewer than fp16. Sums are float32."""

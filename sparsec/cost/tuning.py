@@ -21,7 +21,7 @@ from sparsec import files
 from sparsec.cost.option import Option
 from sparsec.errors import counted
 from sparsec.machine.cpus import shortage
-from sparsec.target import Target, machine_name
+from sparsec.target import LIBRARIES, Target, machine_name
 
 SHARES = "bounded by the largest share"
 """How times of several threads are taken; those that were taken otherwise are no longer read."""
@@ -37,12 +37,15 @@ def default_path() -> Path:
 def key(option: Option, target: Target, threads: int, machine: str, network: float | None = None) -> str:
     """What a measured time holds for: machine, target, threads, kernel and (to two digits) the number of non-zeros.
 
+    A library's parameters may be those of a generated kernel, and one may be timed with a kernel before it, or without.
     Threads that shared processors while they were measured count as others than those that had one each.
     Where caches hold a network's weights, `network` times this layer's, it holds for networks of that size alone.
     """
     parts: tuple[object, ...] = (machine, target.name, threads, repr(option.params), f"{option.nbytes:.1e}")
     if threads > 1:
         parts = (*parts, SHARES)
+    if own := [option.kernel] * (option.kernel in LIBRARIES) + ["codes"] * option.encodes:
+        parts = (*parts, *own)
     if missing := shortage(threads):
         parts = (*parts, missing)
     if network is not None and network * option.nbytes < CACHED_BYTES:

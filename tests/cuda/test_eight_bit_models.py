@@ -121,9 +121,43 @@ def test_what_has_no_8_bits_says_why(model, reason):
     np.testing.assert_allclose(walk.run(lowered(prepared), feeds)[0], expected, atol=2e-3 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("target", ["cpu", "cuda-sm80", "cuda-sm80+sm90", "cuda-sm89+sm90", "eie"])
-def test_e4m3_is_for_one_architecture_that_has_it(target):
-    with pytest.raises(UsageError, match="fp8") as raised:
+def test_far_numbers_become_the_nearest_code_and_nan_onnxruntimes():
+    g, x = networks.Graph(), np.array([[-1e9, -np.inf, np.inf, 3e38, -3e38, np.nan, -1, 0.03]], np.float32)
+    steps = [g.constant(np.float32(0.02)), g.constant(np.int8(-9))]
+    g("DequantizeLinear", g("QuantizeLinear", "x", *steps), *steps, name="y")
+    model = g.model({"x": (TensorProto.FLOAT, [1, 8])}, {"y": [1, 8]})
+    expected = ort.session(model, optimized=False).run(None, {"x": x})[0]
+    np.testing.assert_allclose(walk.run(lowered(planned(model)[0]), {"x": x})[0], expected, rtol=2e-3)
+
+
+@pytest.mark.parametrize(("precision", "target"), [("int8", "cuda-sm80"), ("fp8", "cuda-sm89")])
+def test_activations_that_are_not_finite_in_samples_stay_half(precision, target):
+    g = networks.Graph()
+    g.linear(g("Log", "x"), 64, 64, name="y")
+    x = np.linspace(0, 3, 256 * 64, dtype=np.float32).reshape(256, 64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        _, (row,), narrow = planned(g.model({"x": (TensorProto.FLOAT, [256, 64])}, {"y": [256, 64]}), precision,
+                                    {"x": x}, target)
+    assert not any(narrow.values())
+    assert row.widened == "its activations are not finite in the samples"
+
+
+def test_strict_ieee_says_why_numbers_stay_half():
+    g = networks.Graph()
+    g.linear("x", 64, 64, name="y")
+    model = g.model({"x": (TensorProto.FLOAT, [256, 64])}, {"y": [256, 64]})
+    prepared = prepare(model, CompileOptions("cuda-sm80", precision="int8", strict_ieee=True, tune="off",
+                                             inputs=random_feeds(reader.load(model))))
+    job, backend = prepared.job, prepared.backend
+    (row,) = plan(prepared.graph, job, backend, backend.judge(prepared.graph, job))
+    assert "strict IEEE" in row.widened
+
+
+@pytest.mark.parametrize(("target", "reason"), [
+    ("cpu", "fp8"), ("cuda-sm80", "sm_80 has no products"), ("cuda-sm80+sm90", "sm_80 has no products"),
+    ("cuda-sm89+sm90", "e4m3 is for one architecture at a time, sm_89 or sm_90"), ("eie", "fp8")])
+def test_e4m3_is_for_one_architecture_that_has_it(target, reason):
+    with pytest.raises(UsageError, match=reason) as raised:
         CompileOptions(target, precision="fp8")
     assert "\n" not in str(raised.value)
 
@@ -133,4 +167,4 @@ def test_without_samples_activations_stay_half():
     g.linear("x", 64, 64, name="y")
     _, (row,), narrow = planned(g.model({"x": (TensorProto.FLOAT, [256, 64])}, {"y": [256, 64]}), "int8")
     assert not any(narrow.values())
-    assert "--inputs" in row.widened
+    assert row.widened == "no samples tell the range of its activations; give real inputs, and sizes"

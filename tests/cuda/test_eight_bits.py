@@ -107,6 +107,15 @@ def test_weights_of_e4m3_lose_a_sixteenth_at_most_and_keep_their_zeros():
     np.testing.assert_array_equal(codes == 0, weight == 0)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "e4m3"])
+def test_rows_too_small_for_a_scale_are_zeros(dtype):
+    weight = np.array([[1e-45, -1e-45], [0, 0], [1, -0.5]], np.float32)
+    codes, scale = eight_bits.rounded(weight, dtype)
+    assert not codes[:2].any()
+    assert codes[2].all()
+    assert (scale > 0).all()
+
+
 def test_a_product_of_a_layer_is_within_half_a_code_of_each_operand():
     rng = np.random.default_rng(0)
     weight, x = (rng.standard_normal(shape).astype(np.float32) for shape in ((24, 96), (96, 50)))

@@ -3,13 +3,20 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
 
 from sparsec.backends.cuda import driver
+from sparsec.backends.cuda.products import options
 from sparsec.backends.registry import backend_of
+from sparsec.cost.tuning import key
+from sparsec.kernels.cuda.arrange import project
+from sparsec.kernels.cuda.family import GpuProduct
+from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.target import resolve
 from tests.support.cuda import host_gpu, networks
 from tests.support.cuda.sass import needs_nvcc
@@ -54,6 +61,20 @@ def test_a_kernel_is_timed_once_on_copies_of_its_weight(tmp_path):
     assert found["left"] == {"live_graph": 0, "live_executable": 0}
     assert found["recorded"] in (20, 40)  # twice where K is split
     assert found["machine"] == "host, CUDA 13.0"
+
+
+@pytest.mark.parametrize(("name", "precision"), [
+    ("cuda-sm80+cublaslt", "int8"), ("cuda-sm89+cublaslt", "fp8"), ("cuda-sm90+cublaslt", "int8"),
+    ("cuda-sm90+cublaslt", "fp8")])
+def test_every_option_of_a_layer_has_a_time_of_its_own(name, precision):
+    weight, target = project(np.ones((768, 256), np.float32)), resolve(name)
+    layer = GpuProduct(weight, np.zeros(768, np.float32), 4096, Epilogue(), ranges=(-1, 1))
+    found = [option for each in (layer, replace(layer, written=True)) for option in options(each, target, precision)[0]
+             if each is layer or option.codec == precision]
+    keys = [key(option, target, 1, "machine") for option in found]
+    assert len(set(keys)) == len(keys)
+    assert "cublaslt" in {option.kernel for option in found}
+    assert {option.encodes for option in found} == {False, True}
 
 
 def test_no_gpu_measures_nothing():

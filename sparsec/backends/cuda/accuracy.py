@@ -16,6 +16,7 @@ from sparsec.kernels.cuda import eight_bits
 from sparsec.kernels.cuda.families import FAMILIES
 
 SLOWER = "kernels of 8 bits are no faster"
+NOT_IEEE = "strict IEEE keeps NaN and infinity, which numbers of 8 bits have none of"
 DENSE = {"int8": (eight_bits.DENSE_INT8, eight_bits.GROUPS_INT8),
          "fp8": (eight_bits.DENSE_FP8, eight_bits.GROUPS_FP8)}
 """By precision the families that take every layer that computes with it, of single warps and of warp groups."""
@@ -61,4 +62,6 @@ def widened(node: ir.Node, option: Option, job: Job) -> str | None:
     archs = job.target.archs
     found = [family.offers(layer, job.target, archs, job.precision) for family in DENSE[precision]]
     reason = found[archs == (eight_bits.GROUPS,)]
-    return reason if isinstance(reason, str) else SLOWER
+    if isinstance(reason, str):
+        return reason
+    return NOT_IEEE if job.options.strict_ieee and layer.given is None else SLOWER

@@ -80,8 +80,10 @@ class CudaBackend(Backend):
         """Products of e4m3 are those of one architecture at a time."""
         if precision != "fp8" or target.archs in FP8_TARGETS:
             return None
-        return (f"{' and '.join(target.archs)} {'have' if len(target.archs) > 1 else 'has'} no products of e4m3; "
-                "compile for cuda-sm89 or for cuda-sm90, or choose int8")
+        way = "compile for cuda-sm89 or for cuda-sm90, or choose int8"
+        if without := [arch for arch in target.archs if (arch,) not in FP8_TARGETS]:
+            return f"{' and '.join(without)} {'have' if len(without) > 1 else 'has'} no products of e4m3; {way}"
+        return f"e4m3 is for one architecture at a time, sm_89 or sm_90; {way}"
 
     def widened(self, node: ir.Node, option: Option, job: Job) -> str | None:
         """Why a layer is computed in half precision that might have 8 bits."""

@@ -63,5 +63,3 @@ def _is_product(node: ir.Node, found: Staged) -> bool:
     shape = found.symbols.shape(node.inputs[0])
     inner = None if shape is None or not shape else shape[-1].number
     return constant(node.inputs[1]) is not None or inner != 1
-
-

@@ -59,7 +59,8 @@ def rows_of_codes(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | str:
 def rounded(weight: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """Codes of a float weight (m, depth), int8 or e4m3 as its bytes, and the float32 scale by output."""
     largest = np.abs(weight.astype(np.float32)).max(axis=1, initial=0)
-    scale = np.where(largest > 0, largest / np.float32(LARGEST[dtype]), 1).astype(np.float32)
+    scale = largest / np.float32(LARGEST[dtype])
+    scale = np.where(scale > 0, scale, 1).astype(np.float32)  # zeros, and denormals of which no scale is left
     units = weight.astype(np.float32) / scale[:, np.newaxis]
     if dtype == "int8":
         return np.rint(units).astype(np.int8), scale

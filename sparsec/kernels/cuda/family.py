@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from sparsec.cost.option import GpuWork, Option
+from sparsec.cost.precisions import UNCALIBRATED
 from sparsec.errors import FormatError
 from sparsec.kernels.cuda import encoding, pipeline
 from sparsec.kernels.cuda import tiles as tilings
@@ -80,7 +81,9 @@ class GpuProduct(WeightedProduct):
         if self.given is not None:
             return self.given if dtype == "int8" else "its activations are integers already"
         if self.ranges is None:
-            return "no samples tell the range of its activations; give some (--inputs), and sizes (--dim)"
+            return f"{UNCALIBRATED}; give real inputs, and sizes"
+        if not np.isfinite(self.ranges).all():
+            return "its activations are not finite in the samples"
         return of_range(*self.ranges, dtype, padded=self.padded)
 
 
@@ -289,7 +292,7 @@ def _option(kernels: GpuFamily[P], layer: GpuProduct, form: str, found: Arranged
         return Option(form, kernels.name, detail, p, nbytes, work)
     if not layer.written:  # a kernel makes the codes
         work = replace(work, nbytes=work.nbytes + encoding.BYTES * p.inputs, launches=work.launches + 1)
-    return Option(form, kernels.name, detail, p, nbytes, work, codec=kernels.precision)
+    return Option(form, kernels.name, detail, p, nbytes, work, codec=kernels.precision, encodes=not layer.written)
 
 
 def _staged_work(p: P, sizes: Mapping[str, int], weight_bytes: int, weight: pipeline.Weight, shared_bytes: int,
