@@ -355,8 +355,8 @@ class Backend(ABC):
         if (reason := self.missing()) is not None:
             raise ArtifactError(f"the artifact cannot run: here {reason}; run it where there is a {self.device}")
 
-    def missing(self) -> str | None:
-        """Why this machine cannot execute what was compiled, None if it can."""
+    def missing(self, needs: Needs | None = None) -> str | None:  # noqa: ARG002
+        """Why this machine cannot execute what was compiled, or a program with these needs; None if it can."""
         return None
 
     def require(self, target: Target) -> None:

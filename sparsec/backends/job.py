@@ -54,8 +54,8 @@ class Measurer(Protocol):
         """Compile what is measured next, as far as that is done sooner for several kernels at once."""
         ...
 
-    def measure(self, node: ir.Node, option: Option, target: Target, threads: int) -> float:
-        """Seconds that an option takes for a node."""
+    def measure(self, node: ir.Node, option: Option, target: Target, threads: int) -> float | None:
+        """Seconds that an option takes for a node; infinity where it fails, None where it cannot be timed here."""
         ...
 
 

@@ -109,7 +109,7 @@ def time_model(model: reader.Source, target: Target, *, threads: int = 1,
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
-        UsageError: the target's kernels cannot be timed here.
+        UsageError: the target's kernels cannot be timed here, or one of them.
 
     """
     options = CompileOptions(target, threads=threads, shapes=shapes, dims=dims)
@@ -146,7 +146,8 @@ def _layer(node: ir.Node, choice: Choice, trials: int, timed: Measure) -> Layer:
 def _kernel(candidate: Candidate, timed: Measure) -> Timed:
     option = candidate.option
     seconds = timed(option)
-    assert seconds is not None  # the budget is endless
+    if seconds is None:  # though the budget is endless
+        raise UsageError(f"kernel '{option.kernel}' cannot be timed here; choose a target without its library")
     return Timed(option.name, option.kernel, option.detail, option.nbytes, candidate.predicted_s * 1e6, seconds * 1e6)
 
 

@@ -133,7 +133,7 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
     artifact = Artifact.build(program(simplified.graph, stages, kinds, contents), job.target, options.threads,
                               _outline(simplified.graph), report.to_json(), options.codec)
     basis = _basis(model, options, simplified.graph, job, simplified.passes)
-    compared = _verified(basis, artifact, options, job)
+    compared = _verified(basis, artifact, options, job, parts)
     whole = replace(report, verification=compared).to_json()
     for part in parts:
         if part is not None:
@@ -238,7 +238,7 @@ def _basis(model: reader.Source, options: CompileOptions, graph: ir.Model, job: 
 
 
 def _verified(basis: Basis, artifact: Artifact, options: CompileOptions, job: Job,
-              ) -> Verification | Skipped | None:
+              parts: Sequence[Artifact | None] = ()) -> Verification | Skipped | None:
     """The comparison with a reference; int8 is always compared, and no error is too large where it was not asked for.
 
     Inputs that number formats were chosen for are those that they are judged on.
@@ -246,8 +246,9 @@ def _verified(basis: Basis, artifact: Artifact, options: CompileOptions, job: Jo
     backend = options.backend
     if not options.verify and job.precision not in CALIBRATED:
         return None
-    if (absent := backend.missing()) is not None:
-        return Skipped(f"here {absent}")
+    for each in (artifact, *parts):
+        if each is not None and (absent := backend.missing(each.manifest.needs)) is not None:
+            return Skipped(f"here {absent}")
     calibrated = job.precision in CALIBRATED or not backend.limited
     return verify(basis, artifact, lambda: execute(artifact, backend),
                   [] if job.real and calibrated else job.generated, job.real, job.limit if options.verify else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ class Measure(Protocol):
     """What times an option."""
 
     def __call__(self, option: Option, *, times: int = 1) -> float | None:
-        """Seconds, the median of as many measurements; None where there is no time left for any."""
+        """Seconds, the median of as many measurements; None where there is no time left for any, or no way to."""
         ...
 
 
@@ -87,6 +88,8 @@ class Choice:
             merit = "fastest" if fastest else "dense, which others hardly beat," if careful else (
                 "smallest no slower than dense")
             return f"{merit} of {1 + len(self.losers)}, {limit} bound"
+        if math.isinf(candidate.time_s):
+            return "it failed where it was timed"
         ratio = candidate.time_s / self.winner.time_s
         kind = "measured" if candidate.measured_s is not None else "predicted"
         return f"{kind} {ratio:.2f}x the winner's time, {limit} bound"

@@ -37,7 +37,7 @@ def default_path() -> Path:
 def key(option: Option, target: Target, threads: int, machine: str, network: float | None = None) -> str:
     """What a measured time holds for: machine, target, threads, kernel and (to two digits) the number of non-zeros.
 
-    A library's parameters may be those of a generated kernel, and one may be timed with a kernel before it, or without.
+    A library's parameters may be those of a generated kernel, and some kernels are timed with what makes their codes.
     Threads that shared processors while they were measured count as others than those that had one each.
     Where caches hold a network's weights, `network` times this layer's, it holds for networks of that size alone.
     """
@@ -73,14 +73,20 @@ class TuningLog:
         if self.path is not None and files.is_own(self.path):
             self._seconds = _read(self.path)
 
-    def time(self, option: Option, target: Target, threads: int, measure: Callable[[Option], float],
+    def time(self, option: Option, target: Target, threads: int, measure: Callable[[Option], float | None],
              network: float | None = None, times: int = 1) -> float | None:
-        """The time of an option that is measured as often, less what is logged, while the budget lasts; else None."""
+        """The time of an option that is measured as often, less what is logged, while the budget lasts; else None.
+
+        None, too, where `measure` gives that.
+        """
         name = key(option, target, threads, self.machine, network)
         while len(self._seconds.get(name, ())) < times and self.budget_s > 0:
             begin = time.perf_counter()
-            self._add(name, option, measure(option))
+            seconds = measure(option)
             self.budget_s -= time.perf_counter() - begin
+            if seconds is None:
+                break
+            self._add(name, option, seconds)
         return self._median(name)
 
     def prepare(self, options: Sequence[Option], target: Target, threads: int,

@@ -2,6 +2,8 @@
 
 import ctypes
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -11,17 +13,20 @@ from onnx import TensorProto, helper, numpy_helper
 
 import sparsec
 from sparsec.backends.cuda import cublaslt as library
-from sparsec.backends.cuda import driver
+from sparsec.backends.cuda import driver, measuring
 from sparsec.backends.cuda.build import libraries
 from sparsec.backends.cuda.lower import lower
 from sparsec.backends.cuda.planning import layer_of, layer_options
 from sparsec.backends.cuda.products import options
 from sparsec.backends.registry import backend_of
+from sparsec.compiler.compile import _verified
+from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.pipeline import run_passes
 from sparsec.cost.gpu import Device
 from sparsec.cost.plan import CHOICE, choose
 from sparsec.cost.precisions import HALF_PRECISIONS
-from sparsec.errors import DeviceError, UsageError
+from sparsec.cost.tuning import TuningLog
+from sparsec.errors import DeviceError, ToolchainError, UsageError
 from sparsec.graph import reader
 from sparsec.graph.compare import random_feeds
 from sparsec.kernels.cuda.cublaslt import FAMILY
@@ -38,6 +43,7 @@ from tests.support.cuda.sass import needs_nvcc
 pytestmark = pytest.mark.skipif(host_gpu.COMPILER is None, reason="the double of cuBLASLt needs gcc")
 needs_emulator = pytest.mark.skipif(emulate.COMPILER is None, reason="emulating kernels needs g++")
 TARGET = resolve("cuda-sm90+cublaslt")
+RATES = backend_of(TARGET).calibration(TARGET, 1).machine
 TILE = FAMILY.tiles[-1]
 PRODUCTS = {
     "one token": MmaParams(64, 1, 64, TILE),
@@ -122,8 +128,65 @@ def planned(model, precision):
         if layer_of(node) is not None:
             found = [each for each in layer_options(node, TARGET, precision)[0] if each.is_dense]
             own = [each for each in found if each.kernel == "cublaslt"] or found
-            CHOICE.set(node, choose(node.name, own, machine=backend_of(TARGET).calibration(TARGET, 1).machine))
+            CHOICE.set(node, choose(node.name, own, machine=RATES))
     return graph
+
+
+@pytest.fixture
+def layer():
+    """A node of a planned model, and the library's option for it and another."""
+    graph = planned(halves(), "fp16")
+    node = next(node for node in graph.graph if CHOICE.get(node))
+    found = layer_options(node, TARGET, "fp16")[0]
+    return node, next(each for each in found if each.kernel == "cublaslt"), found[0]
+
+
+def test_without_the_library_its_kernels_keep_their_predictions(layer, monkeypatch):
+    node, own, other = layer
+    monkeypatch.setattr(library, "absent", lambda: "it is missing")
+    monkeypatch.setattr(measuring, "prepare", lambda *_: lambda: 1e-5)
+    gpu, log = measuring.Here("a GPU"), TuningLog(None, 1.0)
+
+    def timed(option, times=1):
+        return log.time(option, TARGET, 1, partial(gpu.measure, node, target=TARGET, threads=1), times=times)
+
+    with pytest.warns(UserWarning, match="cublaslt are not timed.*it is missing"):
+        choice = choose("layer", [own, other], machine=RATES, measure=timed)
+    assert choice.winner.option is other
+    assert [each.measured_s for each in choice.losers] == [None]
+
+
+def test_a_kernel_that_the_library_fails_at_is_dropped(layer, monkeypatch):
+    node, own, other = layer
+    gpu = measuring.Here("a GPU")
+
+    def fail(*_):
+        raise DeviceError("no algorithm")
+
+    monkeypatch.setattr(library, "absent", lambda: None)
+    monkeypatch.setattr(measuring, "prepare", fail)
+    with pytest.warns(UserWarning, match="by cublaslt: no algorithm"):
+        assert gpu.measure(node, own, TARGET, 1) == np.inf
+    with pytest.raises(DeviceError):
+        gpu.measure(node, other, TARGET, 1)
+    choice = choose("layer", [own, other], machine=RATES,
+                    measure=lambda option, times=1: np.inf if option is own else 1e-5)
+    assert [choice.reason(each) for each in choice.losers] == ["it failed where it was timed"]
+
+
+def test_programs_that_call_an_absent_library_are_not_compared(monkeypatch):
+    def fail():
+        raise ToolchainError("it is missing")
+
+    backend = backend_of(TARGET)
+    monkeypatch.setattr(library, "load", fail)
+    monkeypatch.setattr(driver, "probe", lambda: driver.Gpu((13, 0), (9, 0)))
+    assert backend.missing() is backend.missing({"archs": ("sm_90",)}) is None
+    assert "cuBLASLt (libcublasLt.so.13) is missing" in backend.missing({"libraries": ("cublaslt",)})
+    options = CompileOptions(TARGET)
+    artifact = SimpleNamespace(manifest=SimpleNamespace(needs={"libraries": ("cublaslt",)}))
+    skipped = _verified(None, artifact, options, SimpleNamespace(precision="fp16"))
+    assert skipped.skipped.startswith("here cuBLASLt")
 
 
 @needs_emulator

@@ -63,6 +63,36 @@ def test_a_kernel_is_timed_once_on_copies_of_its_weight(tmp_path):
     assert found["machine"] == "host, CUDA 13.0"
 
 
+BYTES = """
+import json, sys
+import numpy as np
+from dataclasses import replace
+from sparsec.backends.cuda.measuring import prepare_product
+from sparsec.backends.cuda.products import options
+from sparsec.kernels.cuda.family import GpuProduct
+from sparsec.kernels.emit.epilogue import Epilogue
+from sparsec.target import resolve
+from tests.support.cuda import host_gpu
+weight, target, told = np.ones((64, 768), np.float32), resolve("cuda-sm80"), []
+layer = GpuProduct(weight, np.zeros(64, np.float32), 4, Epilogue(), ranges=(-1, 1))
+for each in (layer, replace(layer, written=True)):
+    before = len(host_gpu.log())
+    option = next(option for option in options(each, target, "int8")[0] if option.kernel == "mma int8")
+    prepare_product(each, option, target)
+    told.append([name for what, name, *_ in host_gpu.log()[before:] if what == "record"])
+print(json.dumps(told))
+"""
+
+
+@needs_nvcc
+@pytest.mark.skipif(host_gpu.COMPILER is None, reason="the host's GPU needs gcc")
+@pytest.mark.skipif(driver.probe() is not None, reason="there is an NVIDIA driver here")
+def test_a_kernel_of_8_bits_is_timed_with_what_makes_its_codes(tmp_path):
+    host_gpu.build(tmp_path)
+    encoded, written = host_gpu.told(tmp_path, BYTES)
+    assert len(encoded) == 2 * len(written) == 40
+
+
 @pytest.mark.parametrize(("name", "precision"), [
     ("cuda-sm80+cublaslt", "int8"), ("cuda-sm89+cublaslt", "fp8"), ("cuda-sm90+cublaslt", "int8"),
     ("cuda-sm90+cublaslt", "fp8")])

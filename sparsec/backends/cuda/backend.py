@@ -213,9 +213,12 @@ class CudaBackend(Backend):
         if CUBLASLT in _libraries(needs):
             cublaslt.load()
 
-    def missing(self) -> str | None:
-        """What a GPU needs that is not here."""
-        return driver.missing(driver.probe())
+    def missing(self, needs: Needs | None = None) -> str | None:
+        """What a GPU needs that is not here, or a library."""
+        from sparsec.backends.cuda import cublaslt
+
+        found = driver.missing(driver.probe())
+        return cublaslt.absent() if found is None and CUBLASLT in _libraries(needs or {}) else found
 
     def require(self, target: Target) -> None:
         """Check that there is a GPU, and one that takes the target's code."""

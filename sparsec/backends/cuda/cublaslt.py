@@ -99,6 +99,15 @@ def load() -> ctypes.CDLL:
                          f"{LIBRARIES[CUBLASLT]}, or compile the model for a target without '+{CUBLASLT}'")
 
 
+def absent() -> str | None:
+    """What is missing of the library, None where it is here."""
+    try:
+        load()
+    except ToolchainError:
+        return f"cuBLASLt ({NAME}) is missing; pip install {LIBRARIES[CUBLASLT]}"
+    return None
+
+
 def register() -> None:
     """Make the function that kernels call.
 
