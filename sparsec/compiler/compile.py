@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import onnx_ir as ir
 
@@ -20,7 +21,7 @@ from sparsec.compiler.planning import plan
 from sparsec.compiler.prepare import Prepared, Simplified, simplify, specialise
 from sparsec.compiler.report import CompileReport, Narrow, Outside, Skipped, Verification
 from sparsec.compiler.sized.build import build as build_sized
-from sparsec.compiler.stages import REASON, Stage, has_kernels, interpreted_in, program, split
+from sparsec.compiler.stages import REASON, Stage, has_kernels, in_parts, interpreted_in, program, split
 from sparsec.compiler.threads import on_one_if_faster
 from sparsec.compiler.verification import Basis, basis_of, verify
 from sparsec.cost.precisions import CALIBRATED
@@ -134,10 +135,11 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
                               _outline(simplified.graph), report.to_json(), options.codec)
     basis = _basis(model, options, simplified.graph, job, simplified.passes)
     compared = _verified(basis, artifact, options, job, parts)
-    whole = replace(report, verification=compared).to_json()
+    whole: dict[str, Any] = replace(report, verification=compared).to_json()
     for part in parts:
         if part is not None:
-            whole["layers"] += part.report["layers"]
+            whole["layers"] += [{**row, "widened": in_parts(row["widened"])} if row.get("widened") else row
+                                for row in part.report["layers"]]
             whole["narrow"] += part.report["narrow"]
     return replace(artifact, report=whole)
 

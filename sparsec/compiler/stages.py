@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from sparsec.backends.program import STAGES, UNKNOWN, Program, TensorSpec
 from sparsec.compiler.sized.rows import WEIGHTED
+from sparsec.cost.precisions import UNCALIBRATED
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.loops import LOOPS, UNROLLED, unrolled
@@ -192,6 +193,11 @@ def _stage(model: ir.Model, nodes: Sequence[ir.Node], numbers: Sequence[int], nu
     graph.output.extend(ir.to_proto(value) for value in given)
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
     return Stage(bool(number % 2), onnx.helper.make_model(graph, opset_imports=imports, ir_version=model.ir_version))
+
+
+def in_parts(reason: str) -> str:
+    """Why a layer of a stage computes with more bits than it might, from why a layer of a whole model would."""
+    return "parts between interpreted operators are not calibrated" if reason.startswith(UNCALIBRATED) else reason
 
 
 def has_kernels(stage: Stage, device: str) -> bool:

@@ -13,16 +13,18 @@ from sparsec.analysis import structure
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import Prepared, prepare
 from sparsec.compiler.samples import SHARES
-from sparsec.compiler.stages import interpreted_in, rows_by_values
+from sparsec.compiler.stages import in_parts, interpreted_in, rows_by_values
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE, Candidate, Choice, best_by_format
+from sparsec.cost.precisions import CALIBRATED
 from sparsec.errors import ShapeError, UsageError
 from sparsec.formats import CODECS
 from sparsec.formats.smallest import likely_smallest
 from sparsec.graph import reader
 from sparsec.graph.evaluate import zeros_of
 from sparsec.graph.nodes import is_depthwise, node_name, weight_array
+from sparsec.graph.shapes import static_shape
 from sparsec.graph.sizes import Dims
 from sparsec.passes.context import Spared
 from sparsec.passes.strip import StripReport
@@ -199,7 +201,8 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
 
     `shapes` and `dims` are those of `sparsec.compile`. The layers are priced at one size of every symbolic dimension,
     one that is usual where nothing gives it (`compiler.samples.usual`). Zeros among activations are counted in real
-    `inputs`. Nodes that are `wanted` must be there; "all" is no name.
+    `inputs`, which also calibrate 8 bits as they do for `sparsec.compile`. Nodes that are `wanted` must be there; "all"
+    is no name.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
@@ -212,10 +215,14 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
     job, nodes = prepared.job, prepared.graph.graph
     _check_wanted(wanted, nodes)
     layers, curves = list[Layer](), dict[Geometry, Curve]()
+    parted = _is_parted(prepared)
+    if job.real and job.precision in CALIBRATED and not (parted or (at.assumed and prepared.backend.device)):
+        prepared.backend.judge(prepared.graph, job)  # tells the layers' ranges
     zeros = zeros_of(prepared.graph, job.real, nodes) if job.real else {}
     for index, node in enumerate(nodes):
         progress(index / len(nodes))
         offered, refused = prepared.backend.offers(node, job)
+        refused = {name: in_parts(reason) for name, reason in refused.items()} if parted else refused
         if offered:
             layers.append(replace(_layer(node, offered, refused, prepared, curves), zeros=zeros.get(node)))
     notes = [Outside(note.node, note.text) for report in prepared.passes if report.name in LIFTING
@@ -249,6 +256,12 @@ def _prepared(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: D
             if not at.assumed or share == SHARES[-1]:
                 raise
     raise AssertionError(SHARES)
+
+
+def _is_parted(prepared: Prepared) -> bool:
+    """Whether values choose sizes, so that a device runs compiled parts, which samples do not calibrate."""
+    return bool(prepared.backend.device) and any(
+        static_shape(value) is None for node in prepared.graph.graph for value in node.outputs)
 
 
 def _check_wanted(wanted: Collection[str], nodes: Iterable[ir.Node]) -> None:

@@ -106,6 +106,17 @@ def test_the_processor_takes_what_the_gpu_lacks(middle, monkeypatch):
     assert np.abs(y - expected).max() <= HALF_PRECISIONS["fp16"] * np.abs(expected).max()
 
 
+def test_samples_do_not_calibrate_parts_and_compile_and_explain_say_so():
+    model = built(positive)
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, 24, 16)).astype(np.float32)}
+    with emulated():
+        artifact = sparsec.compile(model, "cuda-sm80", tune="off", verify=False, precision="int8", inputs=feeds)
+    reason = "parts between interpreted operators are not calibrated"
+    assert artifact.report["layers"][0]["widened"] == reason
+    told = explain(model, "cuda-sm80", precision="int8", inputs=feeds).layers
+    assert {layer.refused["mma int8"] for layer in told} == {reason}
+
+
 @pytest.mark.parametrize("middle", [deformed, best])
 def test_strict_refuses_what_the_processor_would_take(middle):
     with pytest.raises(UnsupportedOperatorError, match="'lost': "):

@@ -20,6 +20,7 @@ from sparsec.errors import UsageError
 from sparsec.graph import ort, reader
 from sparsec.graph.compare import random_feeds
 from sparsec.kernels.cuda.families import FAMILIES
+from sparsec.report.explain import explain
 from tests.support.cuda import networks, walk
 from tests.support.cuda.emulator import emulate
 
@@ -119,6 +120,20 @@ def test_what_has_no_8_bits_says_why(model, reason):
     feeds = random_feeds(reader.load(model))
     expected = ort.session(model, optimized=False).run(None, feeds)[0]
     np.testing.assert_allclose(walk.run(lowered(prepared), feeds)[0], expected, atol=2e-3 * np.abs(expected).max())
+
+
+def test_explanations_with_samples_have_the_kernels_that_compile_chooses():
+    g = networks.Graph(prune=lambda weight: weight)
+    g.linear("x", 512, 1024, name="y")
+    model = g.model({"x": (TensorProto.FLOAT, [1024, 1024])}, {"y": [1024, 512]})
+    feeds = feeds_of(model)
+    prepared = prepare(model, CompileOptions("cuda-sm80", precision="int8", inputs=feeds, tune="off"))
+    (row,) = plan(prepared.graph, prepared.job, prepared.backend,
+                  prepared.backend.judge(prepared.graph, prepared.job))
+    (layer,) = explain(model, "cuda-sm80", precision="int8", inputs=feeds).layers
+    assert row.kernel == layer.candidates[0].kernel == "mma int8"
+    (layer,) = explain(model, "cuda-sm80", precision="int8").layers
+    assert layer.refused["mma int8"] == "no samples tell the range of its activations; give real inputs, and sizes"
 
 
 def test_far_numbers_become_the_nearest_code_and_nan_onnxruntimes():
