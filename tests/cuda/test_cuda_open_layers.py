@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnxruntime.quantization import quantize_dynamic
 
 from sparsec.backends.relax.importer import OPERATORS
 from sparsec.cost.precisions import HALF_PRECISIONS
@@ -15,6 +14,7 @@ from sparsec.report.explain import explain
 from tests.support import decoders
 from tests.support.cuda import networks
 from tests.support.cuda.emulator import emulate
+from tests.support.cuda.open_layers import dynamic, image, recurrent
 from tests.support.cuda.sized import Compiled
 
 pytestmark = pytest.mark.skipif(emulate.COMPILER is None, reason="emulating kernels needs g++")
@@ -42,24 +42,6 @@ def operators(found):
     return {row["operator"] for row in found[0].artifact.report["outside"]}
 
 
-def recurrent(kind, hidden, given, **attributes):
-    """A layer whose states, or those of the last steps, a linear layer reads."""
-    g, gates = networks.Graph(), {"RNN": 1, "GRU": 3, "LSTM": 4}[kind]
-    directions = 1 + (attributes.get("direction") == "bidirectional")
-    x = g("Transpose", "x", perm=[1, 0, 2])
-    constants = [g.constant(g.random(directions, *shape) / 4) for shape in (
-        (gates * hidden, 8), (gates * hidden, hidden), (2 * gates * hidden,))]
-    peepholes = [g.constant(g.random(directions, 3 * hidden))] if "peepholes" in given else []
-    y = g(kind, x, *constants, "lengths" if "lengths" in given else "", "h" if "h" in given else "", *["", *peepholes][
-        :2 * bool(peepholes)], hidden_size=hidden, **attributes)
-    y = g("Reshape", g("Transpose", y, perm=[2, 0, 1, 3]), g.constant(np.array([0, 0, -1])))
-    g.linear(y, 4, directions * hidden, name="y")
-    inputs = {"x": (FLOAT, ["batch", "steps", 8])}
-    inputs |= {"h": (FLOAT, [directions, "batch", hidden])} if "h" in given else {}
-    inputs |= {"lengths": (onnx.TensorProto.INT32, ["batch"])} if "lengths" in given else {}
-    return g.model(inputs, {"y": ["batch", "steps", 4]})
-
-
 @pytest.mark.parametrize(("kind", "hidden", "given", "attributes"), [
     ("RNN", 12, "h", {"activations": ["Relu"]}), ("GRU", 40, "lengths", {}),
     ("GRU", 12, "h", {"linear_before_reset": 1, "direction": "reverse"}),
@@ -75,18 +57,6 @@ def test_recurrent_layers_take_any_steps_and_members(kind, hidden, given, attrib
         check(found, feeds)
 
 
-def image():
-    g = networks.Graph()
-    x = g("MaxPool", g("Relu", g.conv("x", 8, 4, 3)), kernel_shape=[2, 2], strides=[2, 2])
-    x = g("Relu", g.conv(x, 16, 8, 3, stride=2))
-    x = g("Conv", x, g.constant(g.random(16, 1, 3, 3)), g.constant(g.random(16)), group=16, pads=[1] * 4)
-    x = g("AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4)
-    x = g("Resize", x, "", g.constant(np.float32([1, 1, 2, 2])), mode="linear")
-    x = g("ConvTranspose", x, g.constant(g.random(16, 8, 2, 2) / 8), strides=[2, 2])
-    g("Relu", g.conv(x, 8, 8, 1), name="y")
-    return g.model({"x": (FLOAT, ["batch", 4, "height", "width"])}, {"y": ["batch", 8, "tall", "wide"]})
-
-
 def test_images_take_any_height_and_width():
     found = compiled(image())
     assert not operators(found)
@@ -95,11 +65,7 @@ def test_images_take_any_height_and_width():
 
 
 def test_scales_of_dynamic_quantisation_are_kernels(tmp_path):
-    g = networks.Graph()
-    g.linear(g("Relu", g.linear("x", 64, 32)), 16, 64, name="y")
-    onnx.save(g.model({"x": (FLOAT, ["batch", "tokens", 32])}, {"y": ["batch", "tokens", 16]}), tmp_path / "x.onnx")
-    quantize_dynamic(tmp_path / "x.onnx", tmp_path / "codes.onnx")
-    found = compiled(onnx.load(tmp_path / "codes.onnx"))
+    found = compiled(dynamic(tmp_path))
     assert not operators(found)
     for batch, tokens in ((2, 7), (1, 1), (0, 3), (5, 40)):
         check(found, {"x": floats(batch, tokens, 32)}, error=0.02)  # codes of numbers half-way between two

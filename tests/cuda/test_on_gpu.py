@@ -16,13 +16,16 @@ from sparsec.cost.precisions import HALF_PRECISIONS
 from sparsec.errors import SparsecError, ToolchainError
 from sparsec.graph import reader
 from sparsec.graph.compare import random_feeds
-from sparsec.kernels.cuda import tiles
+from sparsec.kernels.cuda import eight_bits, mma_dense, tiles
+from sparsec.kernels.cuda.codes import E4M3
 from sparsec.kernels.cuda.families import GENERATED
+from sparsec.kernels.cuda.family import CLUSTERED
 from sparsec.kernels.cuda.params import MmaParams
 from sparsec.machine.memory import CUDA, on_device
 from sparsec.target import CUDA_ARCHS, resolve
 from tests.support import decoders
 from tests.support.cuda import networks
+from tests.support.cuda.open_layers import dynamic, image, recurrent
 from tests.support.cuda.products import FINISH, operands, packed, telling_weight
 from tests.support.cuda.sass import needs_nvcc
 
@@ -124,20 +127,48 @@ def test_caches_of_any_length_match_onnxruntime(text):
         own, theirs = found[1:], expected[1:]
 
 
-def kernels():
-    """Every tile of every family that the GPU runs."""
+@pytest.mark.parametrize(("build", "shapes", "error"), [
+    (lambda _: recurrent("LSTM", 20, ""), [(1, 1, 8), (3, 60, 8), (32, 6, 8)], HALF_PRECISIONS["fp16"]),
+    (lambda _: image(), [(1, 4, 16, 16), (2, 4, 122, 70)], HALF_PRECISIONS["fp16"]),
+    (dynamic, [(2, 7, 32), (1, 1, 32), (5, 40, 32)], 0.02),  # codes of numbers half-way between two
+], ids=["LSTM", "images", "dynamic quantisation"])
+def test_other_layers_of_any_size_match_onnxruntime(build, shapes, error, tmp_path):
+    session, reference = compiled_for_any_size(build(tmp_path))
+    for shape in (*shapes, *shapes):  # the second time what is recorded is replayed
+        feeds = {"x": np.random.default_rng(0).standard_normal(shape, np.float32)}
+        for mine, other in zip(session.run(None, feeds), reference.run(None, feeds), strict=True):
+            assert np.abs(mine - other).max() <= error * np.abs(other).max()
+
+
+def runs(family, arch):
+    """Whether an architecture runs a family's kernels for every layer; single warps of sm_90 convert e4m3."""
+    if family.dtype == E4M3 and not family.architecture and f"sm_{arch[2:]}" not in eight_bits.FP8_ARCHS:
+        return False
+    return (not family.precision or bool(family.dtype)) and family.architecture in ("", f"sm_{arch[2:]}a")
+
+
+def kernels(arch):
+    """Every tile of every family that a GPU runs, of floats or of codes; and a cluster where it has such."""
     for family in GENERATED.values():
-        if not family.precision and family.architecture in ("", f"{ARCH.replace('sm', 'sm_')}a"):
-            yield from (pytest.param(family, tile, id=f"{family.name}, {tile}") for tile in family.tiles)
+        if runs(family, arch):
+            for tile in tiles.candidates(1 << 20, 1 if family.dtype else 2, family.tiles):
+                more = {"dtype": family.dtype, "out": "float32"} if family.dtype else {}
+                more |= {"x": "uint8"} if family.dtype == "int8" else {}
+                p = MmaParams(2 * tile.rows + 8, tile.columns + 3, 9 * tile.depth + 16, tile, epilogue=FINISH, **more)
+                yield pytest.param(family, p, id=f"{family.name}, {tile}")
+    if f"sm_{arch[2:]}" in CLUSTERED:
+        tile = tiles.TILES[8]
+        p = MmaParams(2 * tile.rows + 8, tile.columns + 3, 9 * tile.depth + 16, tile, epilogue=FINISH, split_k=4,
+                      cluster=True)
+        yield pytest.param(mma_dense.FAMILY, p, id=f"{mma_dense.FAMILY.name}, {tile}, a cluster")
 
 
 @pytest.mark.sampled(0.6)
-@pytest.mark.parametrize(("family", "tile"), kernels())
-def test_kernels_are_exact(family, tile):
+@pytest.mark.parametrize(("family", "p"), kernels(ARCH))
+def test_kernels_are_exact(family, p):
     from sparsec.backends.cuda.measuring import compiled as compiled_kernel
     from sparsec.backends.cuda.measuring import loaded
 
-    p = MmaParams(2 * tile.rows + 8, tile.columns + 3, 9 * tile.depth + 16, tile, epilogue=FINISH)
     if tiles.reject(family.shared_bytes(family.params(telling_weight(family, p), p)), ARCH.replace("sm", "sm_")):
         pytest.skip("the GPU has less shared memory")
     weight = telling_weight(family, p)
