@@ -101,8 +101,8 @@ def _check(artifact: Artifact) -> None:
         raise UsageError(f"the artifact was compiled for '{manifest.target}', and bundles run on processors; compile "
                          "the model with --target cpu, cpu-avx512, cpu-avx2 or cpu-generic")
     if any(each.manifest.objects for each in artifact.buckets):
-        raise UsageError("the artifact was compiled where there is no linker; compile it where ld, gcc or clang is "
-                         "installed")
+        raise UsageError(f"the artifact was compiled where there is no linker for {manifest.platform}; compile it "
+                         "where ld.lld, or ld or gcc for that processor, is installed")
     for spec in (*manifest.inputs, *manifest.outputs):
         if len(spec.shape) > MOST_DIMENSIONS:
             raise UsageError(f"'{spec.name}' has {len(spec.shape)} dimensions; the C interface has up to "

@@ -47,8 +47,8 @@ def sized_plan(artifact: Artifact, add: Add, place: Place) -> dict[str, Any]:
     recurrences = [each["recurrences"] for each in plan["rows"] if each.get("recurrences")]
     libraries = [*plan["rows"], *recurrences, *([plan["kernels"]] if plan["kernels"] else [])]
     if any(each["objects"] for each in libraries):
-        raise UsageError("the artifact was compiled where there is no linker; compile it where ld, gcc or clang is "
-                         "installed")
+        raise UsageError(f"the artifact was compiled where there is no linker for {artifact.manifest.platform}; "
+                         "compile it where ld.lld, or ld or gcc for that processor, is installed")
     for each in libraries:
         each["library"] = add(arrays[each["library"]].tobytes())
         for function in each.get("functions", ()):

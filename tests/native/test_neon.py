@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import sparsec
+from sparsec.backends.relax.export import linker
 from sparsec.compiler.quantization import quantize
 from sparsec.errors import ArtifactError, ToolchainError, UsageError
 from sparsec.graph.compare import relative_error
@@ -83,6 +84,10 @@ def test_this_machine_names_the_other(tmp_path):
     artifact = compiled(DIGITS, "cpu-neon")
     with pytest.raises(ArtifactError, match=f"compiled for linux-aarch64 and this is {sysconfig.get_platform()}"):
         sparsec.InferenceSession(artifact)
+    if linker("aarch64") is None:
+        with pytest.raises(UsageError, match="no linker for linux-aarch64; compile it where ld"):
+            write_bundle(artifact, tmp_path / "bundle")
+        return
     with pytest.raises(UsageError, match="--wheels a folder with the runtime's wheels for aarch64"):
         write_bundle(artifact, tmp_path / "bundle")
     with pytest.raises(UsageError, match=r"has no wheel of apache-tvm .* for aarch64; `pip download"):
