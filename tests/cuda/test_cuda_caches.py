@@ -185,7 +185,7 @@ def test_a_cache_that_is_read_otherwise_is_appended_to_by_the_processor():
                                     ).replace("total = Shape", "less = Neg(all_keys) total = Shape")
     model = decoders.model_of(text)
     mine, theirs = Compiled(model, "cuda-sm80"), onnxruntime.InferenceSession(model.SerializeToString())
-    assert {note["operator"] for note in mine.artifact.report["outside"]} >= {"Concat"}
+    assert {note["operator"] for note in mine.artifact.report["outside"]} >= {"Neg"}
     for past, tokens in ((0, 2), (3, 1), (4, 1)):
         feeds = decoders.decoder_feeds(2, tokens, past)
         agree(mine(feeds), theirs.run(None, feeds))
