@@ -180,7 +180,7 @@ def test_caches_grow_as_far_as_sizes_may():
         mirrors.grow(2, 99999999, spare=True)
 
 
-def test_a_cache_that_is_read_otherwise_is_appended_to_by_the_processor():
+def test_a_cache_that_is_read_otherwise_is_sent_whole():
     text = decoders.DECODER.replace("float[b, g, n, d] all_keys,", "float[b, g, n, d] all_keys, float[b, g, n, d] less,"
                                     ).replace("total = Shape", "less = Neg(all_keys) total = Shape")
     model = decoders.model_of(text)
