@@ -119,9 +119,12 @@ def _emit(b: Buffers, told: pipeline.Numbers, p: Direction) -> None:
                 with T.Else():
                     m.each(p.hidden, lambda index: T.buffer_store(b["y"], T.float32(0), [at + index]))
         for place, behind in ((STATE, 0), (MEMORY, 1)):
-            end = T.Bind(((told["steps"] + behind) * told["batch"] + number) * p.hidden)
-            m.each(p.hidden, lambda index, place=place, end=end: T.buffer_store(  # type: ignore[misc]
-                b["y"], m.read(place, index), [end + index]))
+            _store_last(m, place, T.Bind(((told["steps"] + behind) * told["batch"] + number) * p.hidden))
+
+
+def _store_last(m: _Member, place: int, end: Expr) -> None:
+    """Write what stands at a place behind the last step."""
+    m.each(m.p.hidden, lambda index: T.buffer_store(m.b["y"], m.read(place, index), [end + index]))
 
 
 def _product(m: _Member, source: int, first: int, count: int, start: Callable[[Expr], Expr]) -> None:
