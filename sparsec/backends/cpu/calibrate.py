@@ -16,6 +16,7 @@ from sparsec.errors import CalibrationError
 from sparsec.kernels.cpu import probes
 from sparsec.kernels.emit.isa import Isa, isa_of
 from sparsec.kernels.emit.tir import Expr
+from sparsec.machine import tvm_runtime
 from sparsec.target import Target, lacking
 
 REPEATS = 15
@@ -43,7 +44,8 @@ class _Core:
         function = tvm.compile(kernel.with_attr("global_symbol", "main"), target=self.llvm)["main"]
         sums = np.zeros(self.isa.threads * probes.CHAINS * self.isa.lanes, np.float32)
         tensors = [tvm.runtime.tensor(array) for array in (*inputs, sums)]
-        return lambda: _seconds(function, tensors, self.repeats)
+        clock = time.thread_time if self.isa.threads == 1 else time.perf_counter  # which other programs hardly lengthen
+        return lambda: float(tvm_runtime.call(self.isa.threads, _seconds, function, tensors, self.repeats, clock))
 
     def seconds(self, kernel: Expr, *inputs: np.ndarray) -> float:
         """The shortest time of a call of a probe."""
@@ -154,16 +156,17 @@ def _group_seconds(core: _Core) -> float:
     return float(max(1e-10, fast - (slow - fast) / (long - short) * short))
 
 
-def _seconds(function: tvm.runtime.Executable, tensors: Sequence[tvm.runtime.Tensor], repeats: int) -> float:
+def _seconds(function: tvm.runtime.Executable, tensors: Sequence[tvm.runtime.Tensor], repeats: int,
+             clock: Callable[[], float]) -> float:
     """The shortest time of a call; calls too short for the clock are timed together."""
     function(*tensors)
     count = 1
     best = float("inf")
     for _ in range(repeats):
-        begin = time.perf_counter()
+        begin = clock()
         for _ in range(count):
             function(*tensors)
-        spent = time.perf_counter() - begin
+        spent = clock() - begin
         best = min(best, spent / count)
         count = max(count, int(2e-4 / best))
     return best
