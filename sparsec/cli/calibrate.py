@@ -35,9 +35,9 @@ Calibrated = Annotated[str, typer.Option(
 
 def command(target: Calibrated = "cpu", threads: options.Threads = 1, seconds: Seconds = 120.0,
             on: parts.On = parts.LOCAL, json: options.JsonFile = None) -> None:
-    """Measure this machine's rates for the cost model, or those of its GPU.
+    """Measure the rates of this machine or its GPU.
 
-    It says how far measurements agree. compile, explain and bench predict with them from then on. On a cluster every
+    The cost model predicts with them. It says how far measurements agree. compile, explain and bench take them from then on. On a cluster every
     machine measures itself.
     """
     found = resolve(target)

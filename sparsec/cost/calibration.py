@@ -42,7 +42,7 @@ def default_path() -> Path:
 
 def key(threads: int) -> str:
     """The entry of this processor and a number of threads."""
-    return f"{machine_name()}, {threads} thread(s){shortage(threads)}"
+    return f"{machine_name()}, {'1 thread(s)' if threads == 1 else f'{threads} threads at once'}{shortage(threads)}"
 
 
 def calibration_of(target: Target, threads: int, path: Path | None = None) -> Calibration:

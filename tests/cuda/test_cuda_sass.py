@@ -54,15 +54,16 @@ def products():
 
 
 def codes(family):
-    """Every tile of a family of 8 bits whose results are codes, on the first architecture that has it."""
+    """Every tile of a family of 8 bits whose results are codes, on an architecture that has room for it."""
     for tile in family.tiles:
         deep = replace(tile, depth=2 * tile.depth)
         integers = family.dtype == "int8"
         p = MmaParams(*SIZES, deep, family.dtype, epilogue=FINISH, x="uint8" if integers else "",
                       coded="uint8" if integers else "e4m3")
-        if family.refuses(p) is None:
-            warps = "sm_89" if not integers else "sm_90" if tile == family.tiles[-1] else "sm_80"
-            yield family, p, family.architecture or warps
+        warps = "sm_89" if not integers else "sm_90" if tile == family.tiles[-1] else "sm_80"
+        architecture = family.architecture or warps
+        if fits(family, p, architecture.removesuffix("a")):  # single warps of sm_90 would not multiply e4m3
+            yield family, p, architecture
 
 
 UNITS = {"int8": "I", "e4m3": "Q"}

@@ -10,6 +10,7 @@ from sparsec.cost import microarchitectures
 from sparsec.cost.calibration import SHIPPED, keep, key
 from sparsec.cost.microarchitectures import MICROARCHITECTURES, microarchitecture_of, scaled
 from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS
+from sparsec.machine import tvm_runtime
 from sparsec.target import machine_family, machine_name, resolve
 from tests.support.cli import sparsec, write_model
 
@@ -69,6 +70,14 @@ def test_a_quick_measurement_is_some_of_what_calibrate_measures():
     assert tiles is None or 1e6 < tiles < 1e9
     assert found.keys() == QUICK.keys()
     assert all(1e8 < rate < 1e13 for rate in found.values())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_as_many_threads_measure_as_are_asked_for(threads, monkeypatch):
+    used, call = set(), tvm_runtime.call
+    monkeypatch.setattr(tvm_runtime, "call", lambda count, *what: used.add(count) or call(count, *what))
+    calibrate.measure_quickly(CPU, threads)
+    assert used == {threads}
 
 
 @pytest.mark.parametrize("name", MICROARCHITECTURES)
