@@ -37,8 +37,8 @@ def command(target: Calibrated = "cpu", threads: options.Threads = 1, seconds: S
             on: parts.On = parts.LOCAL, json: options.JsonFile = None) -> None:
     """Measure the rates of this machine or its GPU.
 
-    The cost model predicts with them. It says how far measurements agree. compile, explain and bench take them from then on. On a cluster every
-    machine measures itself.
+    The cost model predicts with them: compile, explain and bench take them from then on. It says how far measurements
+    agree. On a cluster every machine measures itself.
     """
     found = resolve(target)
     if found.kind not in CALIBRATORS or (found.kind == "cpu" and target != "cpu"):

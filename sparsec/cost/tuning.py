@@ -25,6 +25,8 @@ from sparsec.target import LIBRARIES, Target, machine_name
 
 SHARES = "bounded by the largest share"
 """How times of several threads are taken; those that were taken otherwise are no longer read."""
+SHARING = 1.1
+"""Times its share that a thread takes at most beside others on cores of their own: all share the L3 cache."""
 CACHED_BYTES = 32 << 20
 """Bytes of weights that no cache is taken to hold for one network."""
 

@@ -19,6 +19,23 @@ def available(root: Path = ROOT) -> int:
     return max(1, min(len(os.sched_getaffinity(0)), *map(int, quotas), 1 << 16))
 
 
+def cores(root: Path = ROOT) -> int:
+    """The cores of the processors that a scheduler lets this process use: two threads of one core count once.
+
+    Source: Linux, Documentation/admin-guide/cputopology.rst.
+    """
+    folder = root / "sys/devices/system/cpu"
+    return len({_siblings(folder / f"cpu{each}", each) for each in os.sched_getaffinity(0)})
+
+
+def _siblings(folder: Path, processor: int) -> str:
+    """The processors of one core, as the kernel lists them; the one itself where the kernel tells nothing."""
+    try:
+        return (folder / "topology/thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(processor)
+
+
 def shortage(threads: int) -> str:
     """What distinguishes times of so many threads that were measured on fewer processors: "" where none is missing."""
     count = available()

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from sparsec.backends.cpu.planning import SHARING, largest_share, undisturbed
+from sparsec.backends.cpu.planning import largest_share, undisturbed
 from sparsec.cost.option import Option, Work
 from sparsec.cost.roofline import FORK_S
+from sparsec.cost.tuning import SHARING
 from sparsec.graph.layout import Tiled
 from sparsec.kernels.cpu.products.spmm import SpmmParams
 from sparsec.kernels.cpu.products.stencil import linear

@@ -26,7 +26,8 @@ def one_set_of_registers(source):
 MUTANTS = {
     "no proxy fence": (lambda s: s.replace('asm volatile("fence.proxy.async.shared::cta;" :  :  : "memory");', ""),
                        "no fence.proxy.async has published"),
-    "no wait at the end": (lambda s: re.sub(r"wgmma_finish_\w+_n\d+\(_ptr", r"if (0) \g<0>", s), "ended before it waited"),
+    "no wait at the end": (lambda s: re.sub(r"wgmma_finish_\w+_n\d+\(_ptr", r"if (0) \g<0>", s),
+                           "ended before it waited"),
     "no group": (lambda s: s.replace('asm volatile("wgmma.commit_group.sync.aligned;" :  :  : "memory");', ""),
                  "may still read"),
     "products of two stages in flight": (lambda s: s.replace(f"{WAIT} 1;", f"{WAIT} 2;"), "product may still read"),

@@ -48,3 +48,11 @@ def test_a_session_takes_no_more_threads(monkeypatch):
     monkeypatch.setattr(cpus, "available", lambda: 3)
     assert [allowed_threads(None, compiled) for compiled in (2, 3, 16)] == [2, 3, 3]
     assert allowed_threads(16, 16) == 16
+
+
+@pytest.mark.parametrize(("siblings", "expected"), [({}, 3), ({0: "0,4", 4: "0,4"}, 2), ({0: "0-1", 1: "0-1"}, 2)])
+def test_threads_of_a_core_count_once(siblings, expected, tmp_path, monkeypatch):
+    files(tmp_path, {f"sys/devices/system/cpu/cpu{each}/topology/thread_siblings_list": f"{line}\n"
+                     for each, line in siblings.items()})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 4})
+    assert cpus.cores(tmp_path) == expected

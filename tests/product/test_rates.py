@@ -77,7 +77,18 @@ def test_as_many_threads_measure_as_are_asked_for(threads, monkeypatch):
     used, call = set(), tvm_runtime.call
     monkeypatch.setattr(tvm_runtime, "call", lambda count, *what: used.add(count) or call(count, *what))
     calibrate.measure_quickly(CPU, threads)
-    assert used == {threads}
+    assert max(used) == threads
+
+
+@pytest.mark.parametrize(("apart", "floor"), [(2, 1 / calibrate.SHARING), (1, 0.1)])
+def test_several_threads_count_as_one_by_itself_where_each_has_a_core(apart, floor, monkeypatch):
+    by_threads = {1: 1.0, 2: 0.1}  # as measured beside other programs
+    monkeypatch.setattr(calibrate, "_rates", lambda core, _: dict.fromkeys(QUICK, by_threads[core.isa.threads]))
+    monkeypatch.setattr(calibrate, "available", lambda: 2)
+    monkeypatch.setattr(calibrate, "cores", lambda: apart)
+    found = calibrate.measure_quickly(CPU, 2)
+    assert found["fmas_per_s"] == floor
+    assert found["l3_bytes_per_s"] == (1 if apart == 2 else 0.1)
 
 
 @pytest.mark.parametrize("name", MICROARCHITECTURES)

@@ -11,12 +11,13 @@ import numpy as np
 import tvm
 
 from sparsec.backends.cpu.build import settings
-from sparsec.cost.tuning import CACHED_BYTES
+from sparsec.cost.tuning import CACHED_BYTES, SHARING
 from sparsec.errors import CalibrationError
 from sparsec.kernels.cpu import probes
 from sparsec.kernels.emit.isa import Isa, isa_of
 from sparsec.kernels.emit.tir import Expr
 from sparsec.machine import tvm_runtime
+from sparsec.machine.cpus import available, cores
 from sparsec.target import Target, lacking
 
 REPEATS = 15
@@ -27,6 +28,7 @@ ROUNDS = 20_000
 TILE_ROUNDS, TILE_PRODUCTS = 4_000, 4  # products of tiles of a round
 TURNS = 4, 12  # of all rates, fewest and most: another process may have the core or a cache for a while
 STEADY = 1.03  # turns go on while one brings a rate so many times the best before
+PRIVATE = ("fmas_per_s", "loads_per_s", "l2_bytes_per_s", "tiles_per_s")  # what every core has for itself
 BEYOND = 16  # times the L2 cache: what the L3 cache is measured on
 DRAM_BYTES = 256 << 20
 
@@ -79,8 +81,7 @@ def measure_quickly(target: Target, threads: int) -> dict[str, float]:
         CalibrationError: the target is not this machine.
 
     """
-    with _core(target, threads, QUICK_REPEATS) as core:
-        return _rates(core, target)
+    return _undisturbed(target, threads, QUICK_REPEATS)
 
 
 def measure(target: Target, threads: int, progress: Callable[[str], None] = lambda _what: None) -> dict[str, float]:
@@ -95,13 +96,27 @@ def measure(target: Target, threads: int, progress: Callable[[str], None] = lamb
     """
     with _core(target, threads, REPEATS) as core:
         progress("multiply-adds and bandwidths")
-        rates = _rates(core, target)
+        rates = _undisturbed(target, threads, REPEATS)
         progress("permutes")
         permutes, gathers = _permutes(core) if core.isa.permutes else (rates["fmas_per_s"],) * 2
         progress("overheads")
         return rates | {"permutes_per_s": permutes, "gathers_per_s": gathers, "group_s": _group_seconds(core),
                         "call_s": core.multiply_adds(1)(),
                         "dram_bytes_per_s": core.bandwidth(DRAM_BYTES // threads)() * threads}
+
+
+def _undisturbed(target: Target, threads: int, repeats: int) -> dict[str, float]:
+    """The rates of some threads, each no lower than one by itself says.
+
+    Other programs lengthen a run of several threads several times, and the processor time of one hardly.
+    """
+    with _core(target, threads, repeats) as core:
+        rates = _rates(core, target)
+    if threads == 1 or min(available(), cores()) < threads:
+        return rates
+    with _core(target, 1, repeats) as core:
+        alone = _rates(core, target)
+    return {name: max(rate, alone[name] / (SHARING if name in PRIVATE else 1)) for name, rate in rates.items()}
 
 
 def _rates(core: _Core, target: Target) -> dict[str, float]:

@@ -20,7 +20,7 @@ from sparsec.backends.cpu.layers import layer_of, offers_of, repeats
 from sparsec.backends.cpu.rates import rates_of
 from sparsec.cost.option import Option, Work
 from sparsec.cost.roofline import FORK_S
-from sparsec.cost.tuning import CACHED_BYTES
+from sparsec.cost.tuning import CACHED_BYTES, SHARING
 from sparsec.graph.annotations import NETWORK
 from sparsec.kernels.cpu.products.walk import Tiling
 from sparsec.kernels.emit.isa import isa_of
@@ -30,7 +30,6 @@ from sparsec.target import Target, lacking, machine_name
 
 COLD = 2  # times the L2 cache: the activations that repeated runs cycle through
 MAX_COPIES = 64
-SHARING = 1.1  # times its share that a thread takes at most beside others, for clocks and the L3 cache are shared
 REPEAT_S, REPEATS = 1e-3, 4  # one repeat is long enough for the clock
 LEAST_S = 1e-8  # of a call, where the clock has not moved
 
