@@ -107,8 +107,9 @@ def _direct(library: Any, constants: Sequence[Any], tensors: Sequence[Any], mani
     """
     if any(0 in spec.shape for spec in (*manifest.inputs, *manifest.outputs)):
         return None  # numpy strides what is empty as TVM does not
-    outputs = [aligned(spec.shape, element_type(spec.dtype)) for spec in manifest.outputs]
-    if manifest.workspace is None or manifest.parts > 1 or sum(array.nbytes for array in outputs) > COPIED_BYTES:
+    outputs = [aligned((spec.shape[0] // manifest.parts, *spec.shape[1:]) if manifest.parts > 1 else spec.shape,
+                       element_type(spec.dtype)) for spec in manifest.outputs]
+    if manifest.workspace is None or sum(array.nbytes for array in outputs) > COPIED_BYTES:
         return None
     size = max(manifest.workspace, 1)
     workspace = (huge_pages.allocator(size, ALIGNMENT) or aligned)((size,), np.dtype(np.uint8))

@@ -376,11 +376,17 @@ class InferenceSession:
         for part in range(self._parts):
             for buffer, pieces in zip(engine.buffers, inputs, strict=True):
                 buffer[...] = pieces[part]
-            found = self._call(engine)
-            for pieces, index in zip(results, wanted, strict=True):
-                piece = self._fetch(self._get_item(found, index), engine.reserved)
+            for pieces, piece in zip(results, self._part(engine, wanted), strict=True):
                 pieces[part][...] = piece.view(pieces[part].dtype)
         return outputs
+
+    def _part(self, engine: Engine, wanted: Sequence[int]) -> list[np.ndarray]:
+        """The wanted outputs for what is in the buffers; a later call may use their memory."""
+        if engine.direct is None:
+            found = self._call(engine)
+            return [self._fetch(self._get_item(found, index), engine.reserved) for index in wanted]
+        tvm_runtime.call(self.threads, engine.direct.call, engine.direct.table)
+        return [engine.direct.outputs[index] for index in wanted]
 
     def _bucket(self, feeds: Feeds) -> InferenceSession:
         """The session of the bucket that has the shapes of the feeds."""

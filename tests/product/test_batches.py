@@ -72,6 +72,8 @@ def test_a_session_takes_and_returns_all_rows_at_once():
     assert session.get_inputs()[0].shape == [ROWS, *SHAPE]
     assert session.get_outputs()[0].shape == [ROWS, 10]
     x = RNG.standard_normal((ROWS, *SHAPE)).astype(np.float32)
+    (engine,) = session._engines.idle
+    assert engine.direct.outputs[0].shape == (ROWS // artifact.manifest.parts, 10)  # a share needs no virtual machine
     first, second = (session.run(["y"], {"x": each})[0] for each in (x, x[::-1]))
     np.testing.assert_array_equal(first, second[::-1])
     with pytest.raises(InputError, match=r"given: float32 of shape \(1, 16, 32, 32\)"):
