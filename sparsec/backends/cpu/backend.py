@@ -43,15 +43,18 @@ class CpuBackend(Backend):
     def offers(self, node: ir.Node, job: Job) -> tuple[list[Option], dict[str, str]]:
         """The options, and why kernel families have none.
 
-        Where kernels join a float32 layer with the one behind, those are its sparse ones: times of others, which leave
-        that layer out, can be compared with theirs only to the others' advantage, as dense ones are.
+        Where kernels join a float32 layer with the one behind, those are its sparse ones, and those of their family:
+        times of others, which leave that layer out, can be compared with theirs only to the others' advantage, as dense
+        ones of other families are.
         """
         from sparsec.backends.cpu.layers import offers_of
         from sparsec.kernels.emit.isa import isa_of
 
         options, refused = offers_of(node, job.target, isa_of(job.target, job.threads), job.precision)
-        joins = any(each.joined for each in options) and job.precision == "fp32" and not job.options.strict_ieee
-        return [each for each in options if each.joined == joins or (joins and each.is_dense)], refused
+        families = {each.family for each in options if each.joined}
+        joins = bool(families) and job.precision == "fp32" and not job.options.strict_ieee
+        return [each for each in options if each.joined == joins or (
+            joins and each.is_dense and each.family not in families)], refused
 
     def recipe(self, option: Option) -> Hashable | None:
         """The family's."""

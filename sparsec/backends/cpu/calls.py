@@ -12,6 +12,7 @@ from tvm import relax, tirx
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.cost.option import Option
 from sparsec.kernels.cpu.families import FAMILIES
+from sparsec.kernels.cpu.images.stem import StemProduct
 from sparsec.kernels.cpu.layer import Activations, CpuProduct
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.walk import IN_PLACE
@@ -55,7 +56,7 @@ def call(layer: CpuProduct, option: Option, isa: Isa, keep: Callable[[np.ndarray
     With `keep`, what it makes of the arrays is kept for the other layers of this weight whose kernels read it alike.
     """
     recipe = FAMILIES[option.family].recipe(option.params)
-    if option.joined and isinstance(layer, StencilProduct):
+    if option.joined and isinstance(layer, StencilProduct | StemProduct):
         layer = replace(layer, joined=True)
     shared = keep is not None and not isinstance(recipe, Unstored)
     packed = layer.memoised(_packed, recipe, keep) if shared else recipe.pack(layer.weight)

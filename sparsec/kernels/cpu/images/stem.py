@@ -18,6 +18,7 @@ from sparsec.graph.layout import PaddedFlat, PhasePlanes, round_up
 from sparsec.graph.operators.epilogue import apply
 from sparsec.kernels.cpu.images.padded import blank, clear_border, end_row, padded_rows, pixels, plain_rows, put
 from sparsec.kernels.cpu.images.phase_split import split_image
+from sparsec.kernels.cpu.images.window import Window
 from sparsec.kernels.cpu.layer import Activations, CpuProduct
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
@@ -90,7 +91,13 @@ class StemParams:
 
 @dataclass(frozen=True, eq=False)
 class StemProduct(CpuProduct):
-    """A convolution of a plain image, of weight (outputs, channels * kh * kw); attributes as of `StemParams`."""
+    """A convolution of a plain image, of weight (outputs, channels * kh * kw); attributes as of `StemParams`.
+
+    Attributes:
+        pool: maxima that alone read the output, which a kernel may compute as well.
+        joined: a kernel does, so that it writes their output.
+
+    """
 
     shape: tuple[int, int, int, int]
     target: PaddedFlat
@@ -98,6 +105,8 @@ class StemProduct(CpuProduct):
     strides: tuple[int, int] = (1, 1)
     begins: tuple[int, int] = (0, 0)
     epilogue: Epilogue = field(default_factory=Epilogue)
+    pool: Window | None = None
+    joined: bool = False
 
     @property
     def inputs(self) -> tuple[Activations, ...]:
@@ -106,8 +115,8 @@ class StemProduct(CpuProduct):
 
     @property
     def output(self) -> Activations:
-        """The image in its layout."""
-        return Activations(self.target.size)
+        """The image in its layout, or its maxima in theirs."""
+        return Activations((self.pool.target if self.joined and self.pool else self.target).size)
 
 
 def register_block(target: PaddedFlat, isa: Isa) -> tuple[int, int]:

@@ -13,22 +13,38 @@ Of tiles of more than two pixels a side, NaN reaches those of the tile that do n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
+from sparsec.kernels.cpu.images import pooled
 from sparsec.kernels.cpu.images.padded import clear_border, end_row, padded_rows, plain_rows, put
 from sparsec.kernels.cpu.images.phase_split import split_image
-from sparsec.kernels.cpu.images.stem import StemProduct
+from sparsec.kernels.cpu.images.pooled import Pooled, Run
+from sparsec.kernels.cpu.images.stem import FAR_SHARE, StemProduct
 from sparsec.kernels.cpu.images.stem_filtering_params import Group, Side, StemFilteringParams
+from sparsec.kernels.cpu.images.window import Window
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.filtering import evaluated, interpolated
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import along, each, shared
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import (
+    Buffer,
+    Buffers,
+    Expr,
+    Kernel,
+    add_to,
+    kernel,
+    load,
+    parallel,
+    registers,
+    splat,
+    store,
+)
 from sparsec.kernels.family import Family, float_product
 from sparsec.kernels.packing.filtering import MOST_TAPS
 from sparsec.kernels.packing.recipe import unstored
@@ -74,34 +90,44 @@ def reject(layer: StemProduct, _isa: Isa) -> str | None:
 
 def candidates(layer: StemProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
     """For every size of tiles and every width of register blocks, the height that takes the fewest cycles."""
-    for side in TILES:
-        for vectors in WIDTHS:
-            params = _params(layer, (side, side), vectors, target, isa)
-            fit = [r for r in HEIGHTS if r <= layer.target.channels and r * vectors + vectors + 1 <= isa.registers]
-            options = [replace(params, block=(r, vectors)) for r in fit] if params else []
-            if options:
-                yield _option(min(options, key=lambda each: _multiplied(each) * max(1, _loads(each))))
+    for side, vectors, pool in product(TILES, WIDTHS, _pools(layer, target)):
+        params = _params(layer, side, vectors, pool, target, isa)
+        fit = [r for r in HEIGHTS if r <= layer.target.channels and r * vectors + vectors + 1 <= isa.registers]
+        options = [replace(params, block=(r, vectors)) for r in fit] if params else []
+        if options:
+            yield _option(min(options, key=lambda each: _multiplied(each) * max(1, _loads(each))))
 
 
-def _params(layer: StemProduct, tile: tuple[int, int], vectors: int, target: Target,
+def _pools(layer: StemProduct, target: Target) -> list[Window | None]:
+    """No maxima, and those behind, where the image between would leave the L2 cache."""
+    far = 4 * layer.target.size > FAR_SHARE * target.l2_bytes
+    joins = layer.pool is not None and pooled.reject(layer.pool, layer.epilogue.activation) is None
+    return [None, layer.pool] if far and joins else [None]
+
+
+def _params(layer: StemProduct, side: int, vectors: int, window: Window | None, target: Target,
             isa: Isa) -> StemFilteringParams | None:
     """A kernel with as many rows of tiles in a band as take the fewest vectors; None where a cache holds not one."""
-    one = StemFilteringParams(layer.shape, layer.target, layer.kernel, tile, (1, vectors), 1, layer.strides,
-                              layer.begins, layer.epilogue)
+    pool = None if window is None else Pooled(window, side)
+    step = 1 if pool is None else pool.rows // side
+    one = StemFilteringParams(layer.shape, layer.target, layer.kernel, (side, side), (1, vectors), step, layer.strides,
+                              layer.begins, layer.epilogue, pool)
 
     def cost(params: StemFilteringParams) -> tuple[int, int]:
         units, whole = params.bands * layer.target.batch, _tile_vectors(params)
         return max(-(-units // isa.threads) * params.vectors, -(-whole // isa.threads)), params.rows
 
-    bands = (replace(one, rows=rows) for rows in range(1, one.tiles[0] + 1))
-    fit = [each for each in bands if 4 * each.vectors * isa.lanes * each.numbers <= HELD * target.l2_bytes]
+    bands = [replace(one, rows=rows) for rows in range(step, one.tiles[0] + step, step)]
+    fit = [each for each in bands if 4 * each.vectors * isa.lanes * each.numbers <= HELD * target.l2_bytes
+           and (pool is None or each.bands >= isa.threads)]
     return min(fit, key=cost, default=None)
 
 
 def _option(params: StemFilteringParams) -> Option:
     p, (outputs, vectors) = params, params.block
     detail = f"T={p.tile[0]} R={outputs} V={vectors} B={p.rows}"
-    return Option("dense", "stem/filtering", detail, p, 4 * p.blocks * outputs * p.numbers, work(p), "f32", ieee=False)
+    return Option("dense", "stem/filtering" + ("+pool" if p.pool else ""), detail, p,
+                  4 * p.blocks * outputs * p.numbers, work(p), "f32", ieee=False, joined=p.pool is not None)
 
 
 def _tile_vectors(p: StemFilteringParams) -> int:
@@ -147,32 +173,57 @@ def build(params: StemFilteringParams, isa: Isa) -> Kernel:
     """The kernel: (weight, bias, x) -> y, x plain and flat."""
     p, target, source = params, params.target, plain_rows(*params.shape)
 
+    goal = target if p.pool is None else p.pool.window.target
+    size = {"y": (goal.size, "float32")}
+
     def body(b: Buffers) -> None:
-        with shared(target.channels, isa) as o:
-            clear_border(b["y"], target, o, isa.lanes)
-        with shared(target.batch * p.bands, isa) as unit:
-            n, first = T.Bind(unit // p.bands), T.Bind(unit % p.bands * p.rows)
-            scratch = _Scratch(*(T.alloc_buffer((size,), "float32", scope="global") for size in (
-                p.planes.size, p.sides[0].points * len(p.sides[0].phases) * p.sides[1].inputs * isa.lanes,
-                p.vectors * p.numbers * isa.lanes, p.points * p.block[0] * p.wide, p.block[0] * p.tile[0] * p.line)))
-            rows = T.Bind(T.min(p.rows, p.tiles[0] - first))
-            top = p.begins[0] - first * (p.tile[0] * p.strides[0])
-            with T.serial(0, source.channels) as c:
-                split_image(b["x"], source, (n, c), scratch.planes, p.planes, c * p.planes.channel_stride, top,
-                            isa.lanes)
-                _transform(p, scratch, c)
-            _clear(p, scratch)
-            with T.serial(0, p.blocks) as block:
-                tiles = (rows - 1) * p.planes.output.row_stride + p.tiles[1]
-                with T.serial(0, T.floordiv(tiles + p.wide - 1, p.wide)) as v:
-                    for group in p.groups:
-                        _multiply(b, p, scratch, group, block, v)
-                    with T.serial(0, p.block[0]) as r:
-                        _interpolate(p, scratch, r, v)
-                _write(b, p, scratch, n, first, rows, block)
+        with shared(goal.channels, isa) as o:
+            clear_border(b["y"], goal, o, isa.lanes)
+        if p.pool is None:
+            with shared(target.batch * p.bands, isa) as unit:
+                n, first = T.Bind(unit // p.bands), T.Bind(unit % p.bands * p.rows)
+                _band(b, p, n, first, lambda scratch, rows, block: _write(b, p, scratch, n, first, rows, block))
+            return
+        pool, threads = p.pool, isa.threads
+        waiting = T.alloc_buffer((pool.place(threads, 0),), "float32")
+        firsts = [thread * p.bands // threads for thread in range(threads)]
+
+        def work(thread: Expr) -> None:
+            pooled.clear(pool, waiting, thread)
+            with T.serial(thread * p.bands // threads, (thread + 1) * p.bands // threads) as band:
+                first = T.Bind(band * p.rows)
+                _band(b, p, 0, first, lambda scratch, rows, block: _pool(
+                    b, p, pool, scratch, waiting, thread, first, rows, block))
+
+        parallel(threads, work)
+        pooled.settle(b["y"], pool, waiting, [band * p.rows // (pool.rows // pool.step) for band in firsts],
+                      lambda vector, c: _finished(b, p, c, vector), isa)
 
     return kernel({"weight": (p.blocks * p.block[0] * p.numbers, "float32"), "bias": (target.channels, "float32"),
-                   "x": (source.size, "float32"), "y": (target.size, "float32")}, body)
+                   "x": (source.size, "float32"), **size}, body)
+
+
+def _band(b: Buffers, p: StemFilteringParams, n: Expr, first: Expr,
+          write: Callable[[_Scratch, Expr, Expr], None]) -> None:
+    """A band of rows of tiles from the `first` on: `write` takes rows of tiles of a block of output channels."""
+    source, lanes = plain_rows(*p.shape), p.target.lanes
+    scratch = _Scratch(*(T.alloc_buffer((size,), "float32", scope="global") for size in (
+        p.planes.size, p.sides[0].points * len(p.sides[0].phases) * p.sides[1].inputs * lanes,
+        p.vectors * p.numbers * lanes, p.points * p.block[0] * p.wide, p.block[0] * p.tile[0] * p.line)))
+    rows = T.Bind(T.min(p.rows, p.tiles[0] - first))
+    top = p.begins[0] - first * (p.tile[0] * p.strides[0])
+    with T.serial(0, source.channels) as c:
+        split_image(b["x"], source, (n, c), scratch.planes, p.planes, c * p.planes.channel_stride, top, lanes)
+        _transform(p, scratch, c)
+    _clear(p, scratch)
+    with T.serial(0, p.blocks) as block:
+        tiles = (rows - 1) * p.planes.output.row_stride + p.tiles[1]
+        with T.serial(0, T.floordiv(tiles + p.wide - 1, p.wide)) as v:
+            for group in p.groups:
+                _multiply(b, p, scratch, group, block, v)
+            with T.serial(0, p.block[0]) as r:
+                _interpolate(p, scratch, r, v)
+        write(scratch, rows, block)
 
 
 def _clear(p: StemFilteringParams, scratch: _Scratch) -> None:
@@ -274,10 +325,9 @@ def _woven(values: Sequence[Expr], lanes: int) -> list[Expr]:
 def _write(b: Buffers, p: StemFilteringParams, scratch: _Scratch, n: Expr, first: Expr, rows: Expr,
            block: Expr) -> None:
     """The rows of a band's pixels, of a block of output channels, through the epilogue."""
-    target, lanes, e, (height, width) = p.target, p.target.lanes, p.epilogue, p.tile
+    target, lanes, (height, width) = p.target, p.target.lanes, p.tile
     o = T.Bind(T.min(block * p.block[0], target.channels - p.block[0]))
     with T.serial(0, p.block[0]) as r, T.serial(0, rows) as tile:
-        bias = splat(b["bias"][o + r], lanes)
         for row in range(height):
             y = T.Bind((first + tile) * height + row)
             with T.If(y < target.height), T.Then():
@@ -285,11 +335,32 @@ def _write(b: Buffers, p: StemFilteringParams, scratch: _Scratch, n: Expr, first
                 line = T.Bind((r * height + row) * p.line + tile * (p.planes.output.row_stride * width))
 
                 def vector(t: Expr, line: Expr = line, start: Expr = start) -> None:
-                    total = load(scratch.lines, line + t * lanes, lanes) + bias
-                    put(b["y"], target, start, t * lanes, ACTIVATIONS[e.activation](total, lanes, e.alpha, e.beta))
+                    total = _finished(b, p, o + r, load(scratch.lines, line + t * lanes, lanes))
+                    put(b["y"], target, start, t * lanes, total)
 
                 along(-(-target.width // lanes), 0, target.width // lanes, vector)
                 end_row(b["y"], target, start, lanes)
+
+
+def _pool(b: Buffers, p: StemFilteringParams, pool: Pooled, scratch: _Scratch, waiting: Buffer, thread: Expr,
+          first: Expr, rows: Expr, block: Expr) -> None:
+    """The maxima of a band's pixels, of a block of output channels."""
+    steps, (height, width) = pool.rows // pool.step, p.tile
+    o = T.Bind(T.min(block * p.block[0], p.target.channels - p.block[0]))
+    done = T.Bind(block * p.block[0] - o)  # channels of the block before: what waits is theirs once
+    with T.serial(done, p.block[0]) as r, T.serial(0, T.floordiv(rows + steps - 1, steps)) as index:
+        def start(row: int) -> Expr:
+            step, line = divmod(row, height)
+            return T.Bind((r * height + line) * p.line + (index * steps + step) * (p.planes.output.row_stride * width))
+
+        number = T.Bind(T.floordiv(first, steps) + index)
+        pooled.pool(b["y"], pool, waiting, Run(scratch.lines, start, thread, number, o + r,
+                                               lambda vector: _finished(b, p, o + r, vector)))
+
+
+def _finished(b: Buffers, p: StemFilteringParams, channel: Expr, vector: Expr) -> Expr:
+    e, lanes = p.epilogue, p.target.lanes
+    return ACTIVATIONS[e.activation](vector + splat(b["bias"][channel], lanes), lanes, e.alpha, e.beta)
 
 
 FAMILY = Family("stem/filtering", StemProduct, ("dense",), "fp32", candidates, unstored(pack), build, float_product,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from sparsec.graph.layout import PaddedFlat, PhasePlanes, round_up
+from sparsec.kernels.cpu.images.pooled import Pooled
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.packing.filtering import Filtering
 
@@ -95,6 +96,7 @@ class StemFilteringParams:
         strides: (sh, sw).
         begins: (top, left) padding.
         epilogue: what follows; no residual.
+        pool: maxima of the output, which are written in its place.
 
     """
 
@@ -107,6 +109,7 @@ class StemFilteringParams:
     strides: tuple[int, int] = (1, 1)
     begins: tuple[int, int] = (0, 0)
     epilogue: Epilogue = field(default_factory=Epilogue)
+    pool: Pooled | None = None
 
     @property
     def sides(self) -> tuple[Side, Side]:

@@ -116,10 +116,10 @@ def taps(x: Expr, w: Window, tile: Tile, outside: float = 0.0,
         if not pairs or (isinstance(h, int) and not 0 <= h < source.height):
             continue
         start = source.start(tile.n, tile.c, h)
-        yield _row_taps(x, start, w, tile, outside), pairs
+        yield row_taps(x, start, w, tile, outside), pairs
 
 
-def _row_taps(x: Expr, start: Expr, w: Window, tile: Tile, outside: float) -> list[Expr]:
+def row_taps(x: Expr, start: Expr, w: Window, tile: Tile, outside: float) -> list[Expr]:
     """The vectors of an input row that the columns of a kernel meet; of a stride of 2 their lanes are dealt.
 
     With that the even and odd columns below the tile are loaded once, where they are aligned if rows are; taps to their
