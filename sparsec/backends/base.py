@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # see the module's docstring
     from sparsec.backends.chain import Chain
     from sparsec.cost.calibration import Calibration
     from sparsec.cost.option import Option
-    from sparsec.graph.sized import Attention, Convolution
+    from sparsec.graph.sized import Attention, Computed, Convolution
 
 GOALS = ("latency", "balanced", "size")
 """What a program may be optimised for; see `compiler.options`."""
@@ -282,7 +282,7 @@ class Backend(ABC):
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
                             convolutions: Sequence[Convolution] = (), caches: bool = False,  # noqa: ARG002 - of some
-                            recurrences: Sequence[ir.Node] = (),
+                            recurrences: Sequence[ir.Node] = (), computed: Sequence[Computed] = (),
                             ) -> tuple[Functions, Mapping[str, object]]:
         """The library of kernels for run-time sizes, and what calls of attention are told of its kernels.
 
@@ -297,12 +297,24 @@ class Backend(ABC):
             caches: whether caches are appended to, for which a device of its own has kernels.
             recurrences: of those that a device of its own has kernels for, named `recurrence` and the number, what
                 they compute; their constants are those of the library's functions.
+            computed: of those that a device of its own has kernels for, as `computes` tells them.
 
         """
         count = (len(attentions) + len(rotations) + levels + len(windows) + suppression + len(convolutions)
-                 + len(recurrences))
+                 + len(recurrences) + len(computed))
         raise UnsupportedOperatorError(f"there are no {count} kernels for run-time sizes on target "
                                        f"'{job.target.name}'; compile for a cpu")
+
+    def computes(self, operator: str, given: Sequence[str], made: str) -> Sequence[Computed] | str:
+        """The kernels of run-time sizes that compute an operator between stages, or why a device has none.
+
+        Args:
+            operator: by ONNX's name.
+            given: the element types of the operands that are data.
+            made: that of the result.
+
+        """
+        return f"there is no kernel of '{operator}' of {', '.join((*given, made))}"
 
     def convolutions(self, shape: Sequence[int], job: Job, pixels: int, *, strided: bool,  # noqa: ARG002 - of some
                      ) -> list[PricedConvolution]:

@@ -61,3 +61,16 @@ class Attention(NamedTuple):
     width: int
     scale: float
     steps: tuple[str, ...] = ()
+
+
+class Computed(NamedTuple):
+    """A kernel of a device for any sizes: an operator, the element types of its operands, and that of its result."""
+
+    operator: str
+    given: tuple[str, ...]
+    made: str
+
+    @property
+    def name(self) -> str:
+        """That of the kernel."""
+        return "_".join((self.operator, *self.given, self.made))

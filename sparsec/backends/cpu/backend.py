@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # see `backends.base`
     from sparsec.cost.calibration import Calibration
     from sparsec.cost.option import Option
     from sparsec.cost.roofline import Machine
-    from sparsec.graph.sized import Attention, Convolution
+    from sparsec.graph.sized import Attention, Computed, Convolution
 
 
 class CpuBackend(Backend):
@@ -112,6 +112,7 @@ class CpuBackend(Backend):
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
                             convolutions: Sequence[Convolution] = (), caches: bool = False,  # noqa: ARG002 - in place
                             recurrences: Sequence[ir.Node] = (),  # noqa: ARG002 - built by numbers of members
+                            computed: Sequence[Computed] = (),  # noqa: ARG002 - numpy computes them
                             ) -> tuple[Functions, Mapping[str, object]]:
         """Kernels by the name of their number."""
         from sparsec.backends.cpu import replay

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # see `backends.base`
     from sparsec.cost.calibration import Calibration
     from sparsec.cost.gpu import Device
     from sparsec.cost.option import Option
-    from sparsec.graph.sized import Attention, Convolution
+    from sparsec.graph.sized import Attention, Computed, Convolution
 
 
 FP8_TARGETS = ("sm_89",), ("sm_90",)
@@ -161,14 +161,21 @@ class CudaBackend(Backend):
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
                             convolutions: Sequence[Convolution] = (), caches: bool = False,
-                            recurrences: Sequence[ir.Node] = ()) -> tuple[Functions, Mapping[str, object]]:
+                            recurrences: Sequence[ir.Node] = (), computed: Sequence[Computed] = (),
+                            ) -> tuple[Functions, Mapping[str, object]]:
         """Kernels by the names of their numbers; copies."""
         from sparsec.backends.cuda.between import Wanted, build
 
         assert not suppression  # which the plan leaves to the processor
         assert not convolutions  # of which this offers none
-        return build(Wanted(attentions, rotations, windows, recurrences, levels=levels, caches=caches), job.target,
-                     self.half(job))
+        return build(Wanted(attentions, rotations, windows, recurrences, computed, levels=levels, caches=caches),
+                     job.target, self.half(job))
+
+    def computes(self, operator: str, given: Sequence[str], made: str) -> Sequence[Computed] | str:
+        """Reductions, element-wise operators, choices by index."""
+        from sparsec.backends.cuda.computed import kernels_of
+
+        return kernels_of(operator, given, made)
 
     def rejects_attention(self, attention: Attention, job: Job) -> str | None:
         """Those that the kernel for fixed sizes rejects, and more."""

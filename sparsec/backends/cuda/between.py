@@ -10,11 +10,11 @@ from itertools import product
 
 import onnx_ir as ir
 
-from sparsec.backends.cuda import attention_cost, recurrences
+from sparsec.backends.cuda import attention_cost, computed, recurrences
 from sparsec.backends.cuda.build import build_kernels
 from sparsec.backends.program import Function, Functions
 from sparsec.cost.gpu import DEVICES, KEPT_BYTES_PER_S, NEXT_S
-from sparsec.graph.sized import Attention
+from sparsec.graph.sized import Attention, Computed
 from sparsec.kernels.cuda import (
     attention_parts,
     key_lists,
@@ -43,6 +43,7 @@ class Wanted:
     rotations: Sequence[tuple[int, bool]]
     windows: Sequence[str] = ()
     recurrences: Sequence[ir.Node] = ()
+    computed: Sequence[Computed] = ()
     levels: bool = False
     caches: bool = False
 
@@ -60,6 +61,7 @@ def build(wanted: Wanted, target: Target, half: str) -> tuple[Functions, Mapping
                 for number, (depth, both) in enumerate(rotations)}
     kernels |= {f"windows_{kind}": sized_windows.build(kind, half) for kind in wanted.windows}
     kernels |= {f"levels_{each}": sized_levels.build(each) for each in floats if wanted.levels}
+    kernels |= {each.name: computed.build(each) for each in wanted.computed}
     steps = [recurrences.build(each) for each in wanted.recurrences]
     kernels |= {f"recurrence{number}": kernel for number, (kernel, _) in enumerate(steps)}
     for number, each in enumerate(attentions):

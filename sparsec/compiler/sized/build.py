@@ -172,7 +172,7 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     """
     found = staged(model, limits, job, context, backend)
     plan, compiled = found.plan, found.compiled
-    left = left_to_processor(plan, context.spared) if backend.device else []
+    left = left_to_processor(plan, context.spared, backend.computes) if backend.device else []
     token = token_of(model.graph, plan.stages, found.symbols) if backend.chains and compiled else None
     plan.fields["token"] = None if token is None else {**token.fields, "before": _steps(plan, token)}
     layers = found.alone
@@ -216,7 +216,8 @@ def _kernels(plan: Plan, job: Job, backend: Backend, needs: list[Needs]) -> dict
     built, told = backend.build_sized_kernels(plan.attentions, plan.rotations, job, levels=finds,
                                               windows=plan.windows, suppression=plan.suppresses,
                                               convolutions=plan.convolutions, caches=plan.has_caches,
-                                              recurrences=plan.recurrences if backend.device else ())
+                                              recurrences=plan.recurrences if backend.device else (),
+                                              computed=plan.computed)
     needs.append(built.needs)
     return {"library": plan.array(np.frombuffer(built.library, np.uint8)), "objects": list(built.objects),
             "half": backend.half(job),

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from sparsec.compiler.report import Outside
 from sparsec.compiler.sized.attention import ATTENTION
+from sparsec.compiler.sized.computed import Kernels, is_half, kernels_of
 from sparsec.compiler.sized.plan import Plan
 from sparsec.compiler.sized.rotary import ROTARY
 from sparsec.compiler.sized.stage import RowStage, Stage
@@ -36,14 +37,19 @@ KERNELS = HALVES | {f"{SIZED_DOMAIN}::{kind}" for kind in (LEVELS, RECURRENCE)}
 """Operators between stages that have kernels of run-time sizes on a device."""
 
 
-def mark_halves(stages: Sequence[Stage], half: str) -> None:
-    """Let floats that stages and attention compute for others be stored in half precision; outputs stay as they are."""
+def mark_halves(stages: Sequence[Stage], half: str, kernels: Kernels) -> None:
+    """Let floats that stages and attention compute for others be stored in half precision; outputs stay as they are.
+
+    So are those of nodes that `kernels` compute of such.
+    """
     for stage in stages:
         if isinstance(stage, RowStage) or operator_of(stage) in HALVES:
             made = [value for value in stage.outputs if not value.is_graph_output() and not _recurs(value)]
         elif is_select(stage) or operator_of(stage) == JOINS:
             kept = all(value is not None and HALF.get(value) for value in stage.inputs[int(is_select(stage)):])
             made = [value for value in stage.outputs if kept]
+        elif is_half(stage, kernels):
+            made = [value for value in stage.outputs if not value.is_graph_output()]
         else:
             source = stage.inputs[0] if stage.inputs else None
             kept = operator_of(stage) in VIEWS and source is not None and HALF.get(source) is not None
@@ -59,30 +65,38 @@ def _recurs(value: ir.Value) -> bool:
     return bool(uses) and all(each == f"{SIZED_DOMAIN}::{RECURRENCE}" for each in uses)
 
 
-def left_to_processor(plan: Plan, spared: Spared) -> list[Outside]:
-    """The steps that run on the processor between those of the device."""
-    found = caches_of(plan.fields)
-    return [Outside(node_name(node), node.op_type, "the processor computes it where the run tells the sizes, and its "
-                    f"inputs are brought there; {spared.why_interpreted(node) or 'fixed sizes have kernels'}")
-            for node in _between(plan, set() if found is None else {cache.grown for cache in found.each})]
+def left_to_processor(plan: Plan, spared: Spared, kernels: Kernels) -> list[Outside]:
+    """The steps that run on the processor between those of the device; others get their `kernels` in the plan."""
+    found, left = caches_of(plan.fields), []
+    for number, node in _between(plan, set() if found is None else {cache.grown for cache in found.each}, kernels):
+        computed = kernels_of(node, kernels)
+        if isinstance(computed, str):
+            why = spared.why_interpreted(node) or f"{computed}, and fixed sizes have kernels"
+            left.append(Outside(node_name(node), node.op_type, "the processor computes it where the run tells the "
+                                f"sizes, and its inputs are brought there; {why}"))
+        else:
+            plan.fields["steps"][number]["computed"] = [list(each) for each in computed]
+            plan.computed += [each for each in computed if each not in plan.computed]
+    return left
 
 
-def _between(plan: Plan, presents: Collection[str]) -> Iterator[ir.Node]:
+def _between(plan: Plan, presents: Collection[str], kernels: Kernels) -> Iterator[tuple[int, ir.Node]]:
+    """The nodes that compute something of what is on the device, with the numbers of their steps."""
     there: set[ir.Value] = set()
     known: dict[str | None, Any] = {name: plan.arrays[number] for name, number in plan.fields["constants"].items()}
     known |= {name: np.ones((1,) * each["rank"]) for name, each in plan.fields["sizes"].items()}
-    for stage in plan.stages:
+    for number, stage in zip(plan.numbers, plan.stages, strict=True):
         if isinstance(stage, RowStage) or operator_of(stage) in KERNELS or stage.outputs[0].name in presents:
             there.update(stage.outputs)
-        elif is_select(stage) or operator_of(stage) == JOINS:
-            there.update(stage.outputs if not there.isdisjoint(stage.inputs) else ())
         elif there.isdisjoint(value for value in stage.inputs if value is not None):
             if all(value is None or value.name in known for value in stage.inputs):  # it follows from sizes
                 known |= {value.name: np.ones((1,) * len(value.shape or ())) for value in stage.outputs}
-        elif _looks(stage, there, known):
+        elif is_select(stage) or operator_of(stage) == JOINS or _looks(stage, there, known):
             there.update(stage.outputs)
         else:
-            yield stage
+            if not isinstance(kernels_of(stage, kernels), str):
+                there.update(stage.outputs)
+            yield number, stage
 
 
 def _looks(node: ir.Node, there: Collection[ir.Value], known: Mapping[str | None, Any]) -> bool:

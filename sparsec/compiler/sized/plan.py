@@ -32,6 +32,7 @@ from sparsec.graph.sized import (
     SUPPRESSION,
     WINDOWS,
     Attention,
+    Computed,
     Convolution,
 )
 from sparsec.runtime.sized.operators import GROWS, OPERATORS, SINGLE
@@ -56,6 +57,7 @@ class Plan:
         windows: the kernels of windows of images, by operator.
         suppresses: whether there is a kernel of NonMaxSuppression.
         convolutions: the kernels of those that are no rows.
+        computed: those of a device for other operators.
 
     """
 
@@ -68,6 +70,7 @@ class Plan:
     windows: list[str] = field(default_factory=list)
     suppresses: bool = False
     convolutions: list[Convolution] = field(default_factory=list)
+    computed: list[Computed] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
 

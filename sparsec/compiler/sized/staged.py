@@ -93,7 +93,7 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], job: Job, con
     round_for_layers(model.graph, symbols)
     stages = stages_of(model.graph, symbols, context.spared)
     if half := backend.half(job):
-        mark_halves(stages, half)
+        mark_halves(stages, half, backend.computes)
     plan = write(model, stages, symbols, limits, on_device=bool(backend.device))
     return Staged(symbols, stages, plan, plan.stages_of_rows, fixed, convolutions)
 

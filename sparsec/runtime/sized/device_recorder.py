@@ -11,7 +11,7 @@ import numpy as np
 from sparsec.backends.program import WORKSPACE
 from sparsec.machine.memory import Launch, element_type
 from sparsec.runtime.sized.device_attention import Blocks
-from sparsec.runtime.sized.device_between import Between
+from sparsec.runtime.sized.device_computed import Computing
 from sparsec.runtime.sized.device_kernels import CONSTANT
 from sparsec.runtime.sized.device_recording import FLOAT, Brought, plain
 from sparsec.runtime.sized.held import Value
@@ -23,7 +23,7 @@ CHUNK = 16
 """Bytes at a multiple of which what a kernel of attention copies begins."""
 
 
-class Recorder(Between):
+class Recorder(Computing):
     """One call; see `device.DeviceRunner`.
 
     Args:
@@ -37,7 +37,7 @@ class Recorder(Between):
 
     tokens = 0
     natively: ClassVar[dict[str, str]] = {"rows": "_rows", "attention": "_attention", "rotary": "_rotary",
-                                          **Between.natively}
+                                          **Computing.natively}
 
     def record(self, start: Mapping[str | None, Any], late: dict[str | None, Any]) -> None:
         """Take all steps; `late` has the inputs, and gets the values that differ from call to call.
@@ -71,7 +71,8 @@ class Recorder(Between):
         """Take a step."""
         if step["op"] in self.natively:
             getattr(self, self.natively[step["op"]])(step)
-        elif run is not None and not (self._is_there(step) and self._view(step, run)) and not self._joined(step):
+        elif run is not None and not (self._is_there(step) and self._view(step, run)) and not self._joined(
+                step) and not self._is_computed(step):
             self._on_processor(step, run)
 
     # Steps

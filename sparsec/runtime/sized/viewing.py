@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-VIEWS = ("Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
+VIEWS = ("Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 """By ONNX's name; `looks` says when."""
 _STEPS = 3
 """Where a Slice has its steps behind the first operand."""

@@ -1,0 +1,124 @@
+"""Element-wise operators whose operands are spread over each other, of any sizes and strides, on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels.cuda import pipeline
+from sparsec.kernels.emit.activations import ACTIVATIONS
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel
+
+RANK = 5
+"""Dimensions of the result, which may be 1."""
+THREADS = 256
+MOST = 3
+"""Operands at most."""
+FLOATS, INTEGERS, BOOLS = ("float16", "bfloat16", "float32"), ("int32", "int64"), ("bool",)
+
+
+def numbers(count: int) -> tuple[str, ...]:
+    """The numbers of a kernel of so many operands: sizes, then the strides of each in elements."""
+    return tuple(f"{what}{axis}" for what in ("size", *(f"by{index}_" for index in range(count)))
+                 for axis in range(RANK))
+
+
+def build(operator: str, given: Sequence[str], made: str) -> Kernel:
+    """The kernel: (x0, x1, …) -> y in C order, then `numbers`; a thread computes an element.
+
+    Args:
+        operator: of `OPERATORS`, or `MOVED`.
+        given: the element types of the operands; booleans are bytes.
+        made: that of y.
+
+    """
+    def body(b: Buffers, told: pipeline.Numbers) -> None:
+        sizes = [told[f"size{axis}"] for axis in range(RANK)]
+        total = sizes[0]
+        for size in sizes[1:]:
+            total = total * size
+        with (T.launch_thread("blockIdx.x", (total + (THREADS - 1)) // THREADS) as block,
+              T.launch_thread("threadIdx.x", THREADS) as thread):
+            number = T.Bind(block * THREADS + thread)
+            with T.If(number < total), T.Then():
+                left, places = number, []
+                for size in reversed(sizes):
+                    places.append(T.Bind(left % size))
+                    left = T.Bind(left // size)
+                operands = []
+                for index, dtype in enumerate(given):
+                    at = sum(place * told[f"by{index}_{RANK - 1 - axis}"] for axis, place in enumerate(places))
+                    x = b[f"x{index}"][at]
+                    operands.append(T.Bind(T.Cast("float32", x) if dtype in FLOATS else x))
+                T.buffer_store(b["y"], _stored(OPERATORS[operator](*operands), made), [number])
+
+    buffers = {f"x{index}": _held(dtype) for index, dtype in enumerate(given)}
+    return pipeline.sized_func({**buffers, "y": _held(made)}, numbers(len(given)), body)
+
+
+def _held(dtype: str) -> str:
+    return "uint8" if dtype in BOOLS else dtype
+
+
+def _stored(value: Expr, made: str) -> Expr:
+    if made in BOOLS:
+        return T.Select(value, T.uint8(1), T.uint8(0))
+    return T.Cast(made, value)
+
+
+def rejects(operator: str, given: Sequence[str], made: str) -> str | None:
+    """Why there is no kernel of these element types, or None."""
+    if operator not in OPERATORS or not 1 <= len(given) <= MOST:
+        return f"there is no kernel of '{operator}' with {len(given)} operands"
+    data = given[1:] if operator == "Where" else given
+    if operator in LOGICAL or (operator == "Where" and given[0] not in BOOLS):
+        fits = operator != "Where" and all(each in BOOLS for each in given)
+    elif all(each in FLOATS for each in data):
+        fits = True
+    else:
+        fits = operator in EXACT and len(set(data)) == 1 and data[0] in INTEGERS
+    wide = made in BOOLS if operator in COMPARED + LOGICAL else made not in BOOLS
+    return None if fits and wide and made in (*FLOATS, *INTEGERS, *BOOLS) else (
+        f"there is no kernel of '{operator}' of {', '.join(given)}")
+
+
+def _nan_kept(x: Expr, other: Expr, chosen: Expr) -> Expr:
+    """One of two, NaN where one of them is."""
+    if str(x.dtype) != "float32":
+        return T.Select(chosen, x, other)
+    return T.Select(T.Or(T.isnan(x), chosen), x, other)
+
+
+def _activated(name: str) -> Callable[[Expr], Expr]:
+    return lambda x: T.Select(T.isnan(x), x, ACTIVATIONS[name](x, 1, 0.0, 0.0))
+
+
+def _power(x: Expr, y: Expr) -> Expr:
+    """Of magnitudes, since a GPU's own function knows no negative base; odd exponents keep the sign."""
+    whole, half = T.floor(y) == y, y * T.float32(0.5)
+    magnitude = T.pow(T.Select(x < 0, -x, x), y)
+    signed = T.Select(T.And(x < 0, T.floor(half) != half), -magnitude, magnitude)
+    found = T.Select(T.And(x < 0, T.Not(whole)), T.float32(float("nan")), signed)
+    return T.Select(y == T.float32(0), T.float32(1), T.Select(y == T.float32(2), x * x, found))
+
+
+OPERATORS: dict[str, Callable[..., Expr]] = {
+    "Add": lambda a, b: a + b, "Sub": lambda a, b: a - b, "Mul": lambda a, b: a * b, "Div": lambda a, b: a / b,
+    "Max": lambda a, b: _nan_kept(b, a, b > a), "Min": lambda a, b: _nan_kept(b, a, b < a), "Pow": _power,
+    "PRelu": lambda x, slope: T.Select(x < 0, slope * x, x), "Where": lambda c, a, b: T.Select(c > 0, a, b),
+    "ExpSub": lambda a, b: T.exp(a - b), "SubLog": lambda a, b: a - T.log(b),
+    "Equal": lambda a, b: a == b, "Greater": lambda a, b: a > b, "GreaterOrEqual": lambda a, b: a >= b,
+    "Less": lambda a, b: a < b, "LessOrEqual": lambda a, b: a <= b,
+    "And": lambda a, b: T.And(a > 0, b > 0), "Or": lambda a, b: T.Or(a > 0, b > 0), "Not": lambda a: a == 0,
+    "Abs": lambda x: T.Select(x < 0, -x, x), "Exp": lambda x: T.exp(x), "Log": lambda x: T.log(x),
+    "Neg": lambda x: -x, "Reciprocal": lambda x: T.float32(1) / x, "Relu": lambda x: T.Select(x < 0, T.float32(0), x),
+    "Sigmoid": _activated("sigmoid"), "Sqrt": lambda x: T.sqrt(x), "Tanh": _activated("tanh"), "Cast": lambda x: x,
+}
+"""By ONNX's operator, or of what makes a softmax, what an element of the result is; floats are float32."""
+COMPARED = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+"""Those that give booleans of numbers."""
+LOGICAL = ("And", "Not", "Or")
+"""Those of booleans."""
+EXACT = ("Add", "Sub", "Mul", "Max", "Min", "Where", "Cast", *COMPARED)
+"""Those that integers have, too."""
