@@ -14,7 +14,7 @@ from sparsec.errors import UsageError
 from sparsec.graph.shapes import SIZED_BY_VALUES
 from sparsec.graph.sized import APPEND, KEPT_PARTS, KEPT_ROOM, SIZED_DOMAIN
 from sparsec.native.types import type_number
-from sparsec.runtime.sized import elementwise, images, scattering
+from sparsec.runtime.sized import elementwise, images, ordering, scattering
 from sparsec.runtime.sized.operators import OPERATORS
 
 Add = Callable[[bytes | memoryview], list[int]]
@@ -25,7 +25,7 @@ Place = Callable[[np.ndarray], dict[str, Any]]
 
 _CALLS = {"rows", "attention", "rotary", "recurrence", "windows", "suppression", "append", f"{SIZED_DOMAIN}::{APPEND}"}
 """Steps that are no operators of ONNX."""
-NATIVE = OPERATORS.keys() - images.OPERATORS.keys() - scattering.OPERATORS.keys() - elementwise.ACTIVATIONS.keys()
+NATIVE = OPERATORS.keys() - {*images.OPERATORS, *scattering.OPERATORS, *ordering.OPERATORS, *elementwise.ACTIVATIONS}
 """The operators between stages that libsparsec has."""
 
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sparsec.errors import counted
 from sparsec.graph.sized import Computed
-from sparsec.kernels.cuda import sized_elementwise, sized_reduce, sized_take
+from sparsec.kernels.cuda import sized_elementwise, sized_order, sized_product, sized_reduce, sized_take
 from sparsec.kernels.emit.tir import Kernel
 
 FLOAT = "float32"
 BITS = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint64"}
 """As which elements are copied, by their bytes."""
 BYTES = {"bool": 1, "uint8": 1, "int8": 1, "float16": 2, "bfloat16": 2, "float32": 4, "int32": 4, "int64": 8}
-TAKES = ("Gather", "GatherElements")
+TAKES, PRODUCT = ("Gather", "GatherElements"), "MatMul"
 
 
 def kernels_of(operator: str, given: Sequence[str], made: str) -> tuple[Computed, ...] | str:
@@ -30,6 +30,11 @@ def kernels_of(operator: str, given: Sequence[str], made: str) -> tuple[Computed
         if x not in BYTES or index not in ("int32", "int64"):
             return f"there is no kernel of '{operator}' of {x} by {index}"
         return (Computed("Take", (BITS[BYTES[x]], index), BITS[BYTES[x]]),)
+    if operator == PRODUCT:
+        floats = len(given) == len(TAKES) and set(given) <= set(sized_elementwise.FLOATS)
+        return (Computed(operator, tuple(given), made),) if floats else _not_floats(operator, given)
+    if operator in ORDERS:
+        return (Computed(operator, tuple(given), made),) if _are_floats(given) else _not_floats(operator, given)
     if operator in sized_reduce.KINDS:
         return _reduced(operator, given[0]) if _are_floats(given) else _not_floats(operator, given)
     if operator in SOFTMAX:
@@ -60,6 +65,9 @@ def _log_softmax(dtype: str, made: str) -> tuple[Computed, ...]:
             *_reduced("ReduceSum", FLOAT), Computed("SubLog", (FLOAT, FLOAT), made))
 
 
+ORDERS: Mapping[str, Callable[[str], Kernel]] = {
+    **dict.fromkeys(("ArgMax", "ArgMin"), sized_order.build_one), "TopK": sized_order.build_several}
+"""Those that compare elements along an axis."""
 SOFTMAX: Mapping[str, Callable[[str, str], tuple[Computed, ...]]] = {"Softmax": _softmax, "LogSoftmax": _log_softmax}
 """Those that several kernels compute."""
 
@@ -69,6 +77,10 @@ def build(computed: Computed) -> Kernel:
     operator, given, made = computed
     if operator == "Take":
         return sized_take.build(*given)
+    if operator == PRODUCT:
+        return sized_product.build(*given, made)
+    if operator in ORDERS:
+        return ORDERS[operator](*given)
     if operator in sized_reduce.KINDS:
         return sized_reduce.build(operator, *given)
     return sized_elementwise.build(operator, given, made)

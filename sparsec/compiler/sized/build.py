@@ -217,7 +217,8 @@ def _kernels(plan: Plan, job: Job, backend: Backend, needs: list[Needs]) -> dict
                                               windows=plan.windows, suppression=plan.suppresses,
                                               convolutions=plan.convolutions, caches=plan.has_caches,
                                               recurrences=plan.recurrences if backend.device else (),
-                                              computed=plan.computed)
+                                              computed=list(dict.fromkeys(each for kernels in plan.computed.values()
+                                                                          for each in kernels)))
     needs.append(built.needs)
     return {"library": plan.array(np.frombuffer(built.library, np.uint8)), "objects": list(built.objects),
             "half": backend.half(job),

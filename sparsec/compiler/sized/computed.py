@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.annotations import HALF
@@ -14,10 +15,10 @@ from sparsec.graph.sized import Computed
 Kernels = Callable[[str, Sequence[str], str], "Sequence[Computed] | str"]
 """`Backend.computes`."""
 FLOATS = (None, ir.DataType.FLOAT)
-ONE_OPERAND = ("LogSoftmax", "Softmax")
+CLIP, ONE_BOUND = "Clip", 2
+"""The operator that is a maximum or a minimum where it has one bound alone, and its operands then."""
+ONE_OPERAND = ("LogSoftmax", "Softmax", "TopK")
 """Operators beside reductions whose other inputs are no data."""
-TAKES = ("Gather", "GatherElements")
-"""Operators whose result has the element type of the first operand."""
 
 
 def stored(value: ir.Value) -> str:
@@ -27,15 +28,17 @@ def stored(value: ir.Value) -> str:
 
 def kernels_of(node: ir.Node, kernels: Kernels) -> Sequence[Computed] | str:
     """The kernels that compute a node, or why there are none."""
-    if node.domain or len(node.outputs) != 1:
+    if node.domain or len(node.outputs) != (2 if node.op_type == "TopK" else 1):
         return f"there is no kernel of '{node.op_type}' of such outputs"
     given = _operands(node)
-    if any(value is None for value in node.inputs[:len(given)]):
+    if any(value is None for value in node.inputs[:len(given)]) and node.op_type != CLIP:
         return f"there is no kernel of '{node.op_type}' without some of its operands"
     axes = optional(node, 1) if node.op_type.startswith("Reduce") else None
     if axes is not None and constant(axes) is None:
         return "the axes are computed"
-    return kernels(node.op_type, [stored(value) for value in given], stored(node.outputs[0]))
+    one_bound = node.op_type == CLIP and len(given) == ONE_BOUND
+    operator = ("Min" if optional(node, 1) is None else "Max") if one_bound else node.op_type
+    return kernels(operator, [stored(value) for value in given], stored(node.outputs[0]))
 
 
 def _operands(node: ir.Node) -> list[ir.Value]:
@@ -45,11 +48,19 @@ def _operands(node: ir.Node) -> list[ir.Value]:
 
 
 def is_half(node: ir.Node, kernels: Kernels) -> bool:
-    """Whether what a node computes is stored in half precision: where all floats that it reads are, and it adds up few.
+    """Whether what a node computes is stored in half precision: where all that it reads is, and nothing grows large.
 
-    Reductions are float32, which small results may be.
+    Sums, as of reductions and products, are float32, but for those by the weights of a softmax.
     """
     floats = [value for value in _operands(node) if value.dtype in FLOATS]
-    kept = [value for value in floats if constant(value) is None]
-    halves = bool(kept) and all(HALF.get(value) is not None for value in kept)
-    return halves and not node.op_type.startswith("Reduce") and not isinstance(kernels_of(node, kernels), str)
+    halves = all(_is_small(value) if constant(value) is not None else HALF.get(value) is not None for value in floats)
+    source = floats[0].producer() if floats else None
+    sums = node.op_type.startswith("Reduce") or (node.op_type == "MatMul" and (
+        source is None or source.op_type != "Softmax"))
+    return bool(floats) and halves and not sums and not isinstance(kernels_of(node, kernels), str)
+
+
+def _is_small(value: ir.Value) -> bool:
+    """Whether a constant has no number that half precision lacks."""
+    array = constant(value)
+    return array is not None and bool(np.all(np.abs(array) <= np.finfo(np.float16).max))

@@ -19,6 +19,7 @@ from sparsec.compiler.sized.attention import ATTENTION
 from sparsec.compiler.sized.computed import Kernels, is_half, kernels_of
 from sparsec.compiler.sized.plan import Plan
 from sparsec.compiler.sized.rotary import ROTARY
+from sparsec.compiler.sized.rows import NORMS
 from sparsec.compiler.sized.stage import RowStage, Stage
 from sparsec.graph.annotations import HALF
 from sparsec.graph.guards import is_select
@@ -27,7 +28,7 @@ from sparsec.graph.operators.schema import DOMAIN
 from sparsec.graph.sized import LEVELS, RECURRENCE, SIZED_DOMAIN, WINDOWS
 from sparsec.passes.context import Spared
 from sparsec.runtime.sized.device_caches import caches_of
-from sparsec.runtime.sized.viewing import VIEWS, looks
+from sparsec.runtime.sized.viewing import SHAPE, VIEWS, looks
 
 HALVES = {f"{DOMAIN}::{ATTENTION}", f"{DOMAIN}::{ROTARY}", *(f"{SIZED_DOMAIN}::{kind}" for kind in WINDOWS)}
 """Operators between stages whose kernels on a device give half precision, but for codes."""
@@ -35,6 +36,11 @@ JOINS = "Concat"
 """The operator whose result a device copies together."""
 KERNELS = HALVES | {f"{SIZED_DOMAIN}::{kind}" for kind in (LEVELS, RECURRENCE)}
 """Operators between stages that have kernels of run-time sizes on a device."""
+
+
+ALONE = (*NORMS, "Celu", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Selu", "Softplus",
+         "Softsign", "Swish", "ThresholdedRelu")
+"""Operators on rows that have no kernel between stages."""
 
 
 def mark_halves(stages: Sequence[Stage], half: str, kernels: Kernels) -> None:
@@ -76,7 +82,7 @@ def left_to_processor(plan: Plan, spared: Spared, kernels: Kernels) -> list[Outs
                                 f"sizes, and its inputs are brought there; {why}"))
         else:
             plan.fields["steps"][number]["computed"] = [list(each) for each in computed]
-            plan.computed += [each for each in computed if each not in plan.computed]
+            plan.computed[node] = computed
     return left
 
 
@@ -88,8 +94,9 @@ def _between(plan: Plan, presents: Collection[str], kernels: Kernels) -> Iterato
     for number, stage in zip(plan.numbers, plan.stages, strict=True):
         if isinstance(stage, RowStage) or operator_of(stage) in KERNELS or stage.outputs[0].name in presents:
             there.update(stage.outputs)
-        elif there.isdisjoint(value for value in stage.inputs if value is not None):
-            if all(value is None or value.name in known for value in stage.inputs):  # it follows from sizes
+        elif there.isdisjoint(value for value in stage.inputs if value is not None) or operator_of(stage) == SHAPE:
+            sizes = operator_of(stage) == SHAPE or all(value is None or value.name in known for value in stage.inputs)
+            if sizes:
                 known |= {value.name: np.ones((1,) * len(value.shape or ())) for value in stage.outputs}
         elif is_select(stage) or operator_of(stage) == JOINS or _looks(stage, there, known):
             there.update(stage.outputs)

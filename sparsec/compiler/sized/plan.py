@@ -57,7 +57,7 @@ class Plan:
         windows: the kernels of windows of images, by operator.
         suppresses: whether there is a kernel of NonMaxSuppression.
         convolutions: the kernels of those that are no rows.
-        computed: those of a device for other operators.
+        computed: by other nodes, the kernels of a device for them.
 
     """
 
@@ -70,7 +70,7 @@ class Plan:
     windows: list[str] = field(default_factory=list)
     suppresses: bool = False
     convolutions: list[Convolution] = field(default_factory=list)
-    computed: list[Computed] = field(default_factory=list)
+    computed: dict[ir.Node, Sequence[Computed]] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
 

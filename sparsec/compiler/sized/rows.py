@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -26,6 +26,9 @@ from sparsec.graph.sized import SIZED_DOMAIN, WINDOWS
 
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 """Operators for whose sake rows are compiled."""
+
+WIDE = 16
+"""Numbers of a row from which on it is worth a call by itself."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +79,18 @@ class _Node:
         return self.node.attributes.get_int(name, default) % max(1, len(self.out if shape is None else shape))
 
 
-def row_nodes(graph: ir.Graph, symbols: Symbols) -> dict[ir.Node, Rows]:
+def row_nodes(graph: ir.Graph, symbols: Symbols, alone: Collection[str] = ()) -> dict[ir.Node, Rows]:
     """The nodes that keep rows apart and are joined, by values with the same rows, to one with a constant weight.
 
-    Those beside windows of images count as such, and what is computed of the rows of a constant table.
+    Those beside windows of images count as such, and what is computed of the rows of a constant table; operators that
+    are compiled `alone` do where rows are `WIDE`.
     """
     fixed = constants(graph)
     found = {node: rows for node in graph if (rows := _rows(node, symbols, fixed)) is not None}
     groups = _joined(found)
     heavy = {groups[node] for node in found if (node.op_type in WEIGHTED and _is_weighted(node, fixed))
-             or _meets_windows(node) or _is_changed_table(node, fixed, groups)}
+             or _meets_windows(node) or _is_changed_table(node, fixed, groups)
+             or (node.op_type in alone and _is_wide(node, symbols))}
     return {node: rows for node, rows in found.items() if groups[node] in heavy}
 
 
@@ -116,6 +121,12 @@ def _is_changed_table(node: ir.Node, fixed: set[ir.Value], groups: Mapping[ir.No
     return node.op_type in ELEMENTWISE and any(
         each is not None and each.op_type == "Gather" and each.inputs[0] in fixed and groups.get(each) is groups[node]
         for each in made)
+
+
+def _is_wide(node: ir.Node, symbols: Symbols) -> bool:
+    """Whether the rows of what a node reads have many numbers."""
+    shape = symbols.shape(node.inputs[0]) or ()
+    return _count(shape[len(leading(shape)):]) >= WIDE
 
 
 def _is_weighted(node: ir.Node, fixed: set[ir.Value]) -> bool:
@@ -306,6 +317,8 @@ def _quantize(n: _Node) -> bool:
     return all(n.fixed[1:]) and not n.fixed[0] and (single or n.axis("axis", 1) >= n.rank)
 
 
+NORMS = ("LayerNormalization", "LpNormalization", "RMSNormalization")
+"""Operators that put the numbers of a row together and give as many."""
 ELEMENTWISE = (*UNARY, *BROADCAST, "Div", "Mul", "Where")
 
 IMAGES = ("AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool",

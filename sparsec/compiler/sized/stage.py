@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,12 +45,13 @@ class RowStage:
 Stage = RowStage | ir.Node
 
 
-def stages_of(graph: ir.Graph, symbols: Symbols, spared: Spared = NOTHING) -> list[Stage]:
+def stages_of(graph: ir.Graph, symbols: Symbols, spared: Spared = NOTHING, alone: Collection[str] = ()) -> list[Stage]:
     """The stages of a sorted graph in the order of running; a stage has the nodes of constants alone that it needs.
 
-    Nodes that the target has no implementation for are stages of their own.
+    Nodes that the target has no implementation for are stages of their own. Operators that are `alone` are compiled
+    without a layer beside them, too.
     """
-    rows, fixed = row_nodes(graph, symbols), constants(graph)
+    rows, fixed = row_nodes(graph, symbols, alone), constants(graph)
     rows = {node: each for node, each in rows.items() if node.domain or spared.why_interpreted(node) is None}
     when = guards(graph)
     level: dict[ir.Value, int] = {}

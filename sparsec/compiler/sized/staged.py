@@ -16,7 +16,7 @@ from sparsec.backends.job import Job
 from sparsec.compiler.sized.attention import fuse_attention
 from sparsec.compiler.sized.codes import round_for_layers, round_once, split_dynamic
 from sparsec.compiler.sized.dense_convolutions import Convolutions, fuse
-from sparsec.compiler.sized.device import mark_halves
+from sparsec.compiler.sized.device import ALONE, mark_halves
 from sparsec.compiler.sized.image_change import has_open_sides
 from sparsec.compiler.sized.images import rows_of_images
 from sparsec.compiler.sized.movement import shorten_moves, sink_rows
@@ -91,7 +91,7 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], job: Job, con
     fuse_rotary(model.graph, symbols)
     RemoveUnusedNodesPass()(model)
     round_for_layers(model.graph, symbols)
-    stages = stages_of(model.graph, symbols, context.spared)
+    stages = stages_of(model.graph, symbols, context.spared, ALONE if backend.device else ())
     if half := backend.half(job):
         mark_halves(stages, half, backend.computes)
     plan = write(model, stages, symbols, limits, on_device=bool(backend.device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 
 from tvm.tirx.script.builder import ir as T
 
@@ -13,8 +14,6 @@ from sparsec.kernels.emit.tir import Buffers, Expr, Kernel
 RANK = 5
 """Dimensions of the result, which may be 1."""
 THREADS = 256
-MOST = 3
-"""Operands at most."""
 FLOATS, INTEGERS, BOOLS = ("float16", "bfloat16", "float32"), ("int32", "int64"), ("bool",)
 
 
@@ -33,6 +32,8 @@ def build(operator: str, given: Sequence[str], made: str) -> Kernel:
         made: that of y.
 
     """
+    function = OPERATORS[operator] if given[-1] in FLOATS else WHOLE.get(operator, OPERATORS[operator])
+
     def body(b: Buffers, told: pipeline.Numbers) -> None:
         sizes = [told[f"size{axis}"] for axis in range(RANK)]
         total = sizes[0]
@@ -51,7 +52,7 @@ def build(operator: str, given: Sequence[str], made: str) -> Kernel:
                     at = sum(place * told[f"by{index}_{RANK - 1 - axis}"] for axis, place in enumerate(places))
                     x = b[f"x{index}"][at]
                     operands.append(T.Bind(T.Cast("float32", x) if dtype in FLOATS else x))
-                T.buffer_store(b["y"], _stored(OPERATORS[operator](*operands), made), [number])
+                T.buffer_store(b["y"], _stored(function(*operands), made), [number])
 
     buffers = {f"x{index}": _held(dtype) for index, dtype in enumerate(given)}
     return pipeline.sized_func({**buffers, "y": _held(made)}, numbers(len(given)), body)
@@ -69,7 +70,7 @@ def _stored(value: Expr, made: str) -> Expr:
 
 def rejects(operator: str, given: Sequence[str], made: str) -> str | None:
     """Why there is no kernel of these element types, or None."""
-    if operator not in OPERATORS or not 1 <= len(given) <= MOST:
+    if operator not in OPERATORS or len(given) != len(signature(OPERATORS[operator]).parameters):
         return f"there is no kernel of '{operator}' with {len(given)} operands"
     data = given[1:] if operator == "Where" else given
     if operator in LOGICAL or (operator == "Where" and given[0] not in BOOLS):
@@ -83,11 +84,13 @@ def rejects(operator: str, given: Sequence[str], made: str) -> str | None:
         f"there is no kernel of '{operator}' of {', '.join(given)}")
 
 
-def _nan_kept(x: Expr, other: Expr, chosen: Expr) -> Expr:
-    """One of two, NaN where one of them is."""
-    if str(x.dtype) != "float32":
-        return T.Select(chosen, x, other)
-    return T.Select(T.Or(T.isnan(x), chosen), x, other)
+def _largest(a: Expr, b: Expr) -> Expr:
+    """NaN where one of them is."""
+    return T.Select(T.Or(T.isnan(b), b > a), b, a)
+
+
+def _least(a: Expr, b: Expr) -> Expr:
+    return T.Select(T.Or(T.isnan(b), b < a), b, a)
 
 
 def _activated(name: str) -> Callable[[Expr], Expr]:
@@ -105,7 +108,8 @@ def _power(x: Expr, y: Expr) -> Expr:
 
 OPERATORS: dict[str, Callable[..., Expr]] = {
     "Add": lambda a, b: a + b, "Sub": lambda a, b: a - b, "Mul": lambda a, b: a * b, "Div": lambda a, b: a / b,
-    "Max": lambda a, b: _nan_kept(b, a, b > a), "Min": lambda a, b: _nan_kept(b, a, b < a), "Pow": _power,
+    "Max": _largest, "Min": _least, "Pow": _power,
+    "Clip": lambda x, least, most: _least(_largest(x, least), most),
     "PRelu": lambda x, slope: T.Select(x < 0, slope * x, x), "Where": lambda c, a, b: T.Select(c > 0, a, b),
     "ExpSub": lambda a, b: T.exp(a - b), "SubLog": lambda a, b: a - T.log(b),
     "Equal": lambda a, b: a == b, "Greater": lambda a, b: a > b, "GreaterOrEqual": lambda a, b: a >= b,
@@ -116,6 +120,8 @@ OPERATORS: dict[str, Callable[..., Expr]] = {
     "Sigmoid": _activated("sigmoid"), "Sqrt": lambda x: T.sqrt(x), "Tanh": _activated("tanh"), "Cast": lambda x: x,
 }
 """By ONNX's operator, or of what makes a softmax, what an element of the result is; floats are float32."""
+WHOLE: dict[str, Callable[..., Expr]] = {"Max": T.max, "Min": T.min}
+"""Those that have no NaN to keep, of integers."""
 COMPARED = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 """Those that give booleans of numbers."""
 LOGICAL = ("And", "Not", "Or")

@@ -17,10 +17,13 @@ from sparsec.runtime.sized.device_between import CODES, Between
 from sparsec.runtime.sized.device_recording import FLOAT, RANK
 from sparsec.runtime.sized.held import Value
 
+INDICES = np.dtype(np.int64)
 THREADS, LANES = 256, 32
 """Of a block that reduces, and how many of them read side by side."""
 KEPT, GONE = 3, 2
 """Dimensions that a reduction keeps and takes away, as `kernels.cuda.sized_reduce` has them."""
+MATRIX, BATCHES = 2, 3
+"""Dimensions of a matrix, and those in front that the kernel of products takes."""
 BLOCKS, TURNS = 256, 8
 """Blocks that keep a device busy, and elements for each thread below which no further blocks share a result."""
 Dims = list[tuple[int, ...]]
@@ -36,7 +39,8 @@ class Computing(Between):
     """
 
     computes: ClassVar[dict[str, str]] = {"Softmax": "_softmax", "LogSoftmax": "_softmax", "Gather": "_chosen_along",
-                                          "GatherElements": "_chosen_each"}
+                                          "GatherElements": "_chosen_each", "TopK": "_largest", "MatMul": "_product",
+                                          **dict.fromkeys(("ArgMax", "ArgMin"), "_place")}
 
     def _is_computed(self, step: Mapping[str, Any]) -> bool:
         """Compute a step on the device, if the device has some of what it reads and a kernel takes its sizes."""
@@ -54,13 +58,12 @@ class Computing(Between):
     # Steps
 
     def _spread(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> bool:
-        """An element-wise operator."""
-        arrays = [self._values[name].array for name in step["inputs"]]
-        if len(_spread_dims(arrays)) > RANK:
+        """An element-wise operator; what a Clip lacks is no operand."""
+        names, (kernel,) = [name for name in step["inputs"] if name], kernels
+        if len(_spread_dims([self._values[name].array for name in names])) > RANK:
             return False
-        (kernel,) = kernels
         found = self._elementwise(kernel, [self._typed(name, dtype)
-                                           for name, dtype in zip(step["inputs"], kernel.given, strict=True)])
+                                           for name, dtype in zip(names, kernel.given, strict=True)])
         self._enter(step["outputs"][0], found)
         return True
 
@@ -118,6 +121,56 @@ class Computing(Between):
                if place != axis):
             return False
         self._enter(step["outputs"][0], self._taken(kernel, name, index, axis, indices.shape, each=True))
+        return True
+
+    def _place(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> bool:
+        """Where the largest or the smallest element lies along an axis."""
+        (name,), (kernel,), attributes = step["inputs"], kernels, step["attributes"]
+        x = self._near(name, element_type(kernel.given[0]))
+        axis = attributes.get("axis", 0) % x.ndim
+        out = self._piece((*x.shape[:axis], 1, *x.shape[axis + 1:]), INDICES)
+        self._between(kernel.name, [x, out.array],
+                      [*_around(x, axis), step["op"] == "ArgMax", attributes.get("select_last_index", 0)])
+        self._enter(step["outputs"][0], out if attributes.get("keepdims", 1) else Value(out.array.squeeze(axis),
+                                                                                       out.root))
+        return True
+
+    def _largest(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> bool:
+        """The largest or the smallest elements along an axis, and where they lie."""
+        (name, count), (kernel,), attributes = step["inputs"], kernels, step["attributes"]
+        found, axis = self._values[name].array, attributes.get("axis", -1) % self._values[name].array.ndim
+        if not self._values[count].fixed or not 1 <= int(np.ravel(self._values[count].array)[0]) <= found.shape[axis]:
+            return False
+        x, taken = self._near(name, element_type(kernel.given[0])), int(np.ravel(self._values[count].array)[0])
+        pieces = [self._piece((*x.shape[:axis], taken, *x.shape[axis + 1:]), dtype) for dtype in (x.dtype, INDICES)]
+        self._between(kernel.name, [x, *(each.array for each in pieces)],
+                      [*_around(x, axis), taken, attributes.get("largest", 1)])
+        for output, value in zip(step["outputs"], pieces, strict=True):
+            self._enter(output, value)
+        return True
+
+    def _product(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> bool:
+        """A product of computed matrices."""
+        (kernel,) = kernels
+        shapes = [np.shape(self._values[name].array) for name in step["inputs"]]
+        if min(map(len, shapes)) < MATRIX or shapes[0][-1] != shapes[1][-2]:
+            return False
+        lead = np.broadcast_shapes(*(shape[:-2] for shape in shapes))
+        a, b = (np.broadcast_to(array, (*lead, *array.shape[-2:])) for array in (
+            self._typed(name, dtype) for name, dtype in zip(step["inputs"], kernel.given, strict=True)))
+        batches = _merged([(size, *(each.strides[axis] // each.itemsize for each in (a, b)))
+                           for axis, size in enumerate(lead) if size > 1])
+        if len(batches) > BATCHES:
+            return False
+        rows, columns = a.shape[-2], b.shape[-1]
+        made = element_type(kernel.made)
+        padded = sum(self._plan.splitter.parts(math.prod((*lead, rows)))) - math.prod((*lead, rows))
+        out = self._piece((*lead, rows, columns), made, padded * columns * made.itemsize)
+        batches = [(1, 0, 0)] * (BATCHES - len(batches)) + batches
+        self._between(kernel.name, [a, b, out.array], [
+            rows, columns, a.shape[-1], *(dim[what] for what in range(3) for dim in batches),
+            *(stride // each.itemsize for each in (a, b) for stride in each.strides[-2:])])
+        self._enter(step["outputs"][0], out)
         return True
 
     # Kernels
@@ -180,8 +233,13 @@ class Computing(Between):
         out = self._piece(shape, x.dtype)
         taken = indices.shape[axis] if each else indices.size
         self._between(kernel.name, [x.view(kernel.made), indices, out.array.view(kernel.made)],
-                      [math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1:]), taken, each])
+                      [*_around(x, axis), taken, each])
         return out
+
+
+def _around(array: np.ndarray, axis: int) -> tuple[int, int, int]:
+    """Elements in front of an axis, along it and behind it."""
+    return math.prod(array.shape[:axis]), array.shape[axis], math.prod(array.shape[axis + 1:])
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from sparsec.runtime.sized.device_recording import FLOAT, Brought, plain
 from sparsec.runtime.sized.held import Value
 from sparsec.runtime.sized.items import step_of
 from sparsec.runtime.sized.rows import Tensor
-from sparsec.runtime.sized.viewing import looks
+from sparsec.runtime.sized.viewing import SHAPE, looks
 
 CHUNK = 16
 """Bytes at a multiple of which what a kernel of attention copies begins."""
@@ -71,6 +71,8 @@ class Recorder(Computing):
         """Take a step."""
         if step["op"] in self.natively:
             getattr(self, self.natively[step["op"]])(step)
+        elif run is not None and step["op"] == SHAPE and self._values[step["inputs"][0]].root is not None:
+            self._enter(step["outputs"][0], Value(*run([self._values[step["inputs"][0]].array])))
         elif run is not None and not (self._is_there(step) and self._view(step, run)) and not self._joined(
                 step) and not self._is_computed(step):
             self._on_processor(step, run)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from sparsec.graph.sized import APPEND, SIZED_DOMAIN
-from sparsec.runtime.sized import elementwise, images, quantized, scattering, tensors
+from sparsec.runtime.sized import elementwise, images, ordering, quantized, scattering, tensors
 from sparsec.runtime.sized.elementwise import Operator
 from sparsec.runtime.sized.growing import append_at
 
 OPERATORS: dict[str, Operator] = {**elementwise.OPERATORS, **tensors.OPERATORS, **images.OPERATORS,
-                                  **quantized.OPERATORS, **scattering.OPERATORS,
+                                  **quantized.OPERATORS, **scattering.OPERATORS, **ordering.OPERATORS,
                                   f"{SIZED_DOMAIN}::{APPEND}": append_at}
 """By ONNX's name, or domain::name."""
 

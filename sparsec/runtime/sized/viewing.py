@@ -9,6 +9,8 @@ import numpy as np
 
 VIEWS = ("Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 """By ONNX's name; `looks` says when."""
+SHAPE = "Shape"
+"""The operator whose result follows from its operand's shape alone."""
 _STEPS = 3
 """Where a Slice has its steps behind the first operand."""
 
