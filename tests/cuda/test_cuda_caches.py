@@ -182,10 +182,10 @@ def test_caches_grow_as_far_as_sizes_may():
 
 def test_a_cache_that_is_read_otherwise_is_sent_whole():
     text = decoders.DECODER.replace("float[b, g, n, d] all_keys,", "float[b, g, n, d] all_keys, float[b, g, n, d] less,"
-                                    ).replace("total = Shape", "less = Neg(all_keys) total = Shape")
+                                    ).replace("total = Shape", "less = Sin(all_keys) total = Shape")
     model = decoders.model_of(text)
     mine, theirs = Compiled(model, "cuda-sm80"), onnxruntime.InferenceSession(model.SerializeToString())
-    assert {note["operator"] for note in mine.artifact.report["outside"]} >= {"Neg"}
+    assert {note["operator"] for note in mine.artifact.report["outside"]} >= {"Sin"}
     for past, tokens in ((0, 2), (3, 1), (4, 1)):
         feeds = decoders.decoder_feeds(2, tokens, past)
         agree(mine(feeds), theirs.run(None, feeds))

@@ -4,8 +4,10 @@ from functools import cache
 
 import pytest
 
+from sparsec.backends.cuda import computed
 from sparsec.backends.cuda.between import BITS, QUERIES
 from sparsec.graph.operators.recurrence import EARLY, Activation
+from sparsec.graph.sized import Computed
 from sparsec.kernels.cuda import (
     sized_attention,
     sized_copy,
@@ -75,6 +77,12 @@ OTHERS = {
     **{f"windows {kind}": (sized_windows.build(kind, "float16"), sized_windows.THREADS, 0)
        for kind in sized_windows.KINDS},
     **{f"levels of {dtype}": (sized_levels.build(dtype), sized_levels.THREADS, 0) for dtype in ("float32", "bfloat16")},
+    **{each.name: (computed.build(each), 256, 8192) for each in (
+        Computed("ReduceMax", ("float16",), "float32"), Computed("ReduceL2", ("bfloat16",), "float32"),
+        Computed("Pow", ("float32", "float16"), "float32"), Computed("Where", ("bool", "int64", "int64"), "int64"),
+        Computed("Sigmoid", ("float16",), "float16"), Computed("Greater", ("float32", "float16"), "bool"),
+        Computed("ArgMax", ("float16",), "int64"), Computed("TopK", ("float32",), "float32"),
+        Computed("Take", ("uint16", "int64"), "uint16"), Computed("MatMul", ("float16", "float32"), "float32"))},
     **{f"{each.cell} of {each.hidden}": (sized_recurrence.build(each), min(1024, each.gates), 4 * each.gates)
        for each in (Direction(cell, 1, 1, hidden, tuple(map(Activation, names.split())), clip=0.5)
                     for cell, hidden, names in (("LSTM", 2048, "sigmoid tanh tanh"), ("GRU", 96, "sigmoid tanh"),

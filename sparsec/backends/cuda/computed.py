@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from sparsec.errors import counted
 from sparsec.graph.sized import Computed
 from sparsec.kernels.cuda import sized_elementwise, sized_order, sized_product, sized_reduce, sized_take
 from sparsec.kernels.emit.tir import Kernel
@@ -13,7 +12,8 @@ FLOAT = "float32"
 BITS = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint64"}
 """As which elements are copied, by their bytes."""
 BYTES = {"bool": 1, "uint8": 1, "int8": 1, "float16": 2, "bfloat16": 2, "float32": 4, "int32": 4, "int64": 8}
-TAKES, PRODUCT = ("Gather", "GatherElements"), "MatMul"
+TAKE = "Take"
+"""The kernel of choices by index."""
 
 
 def kernels_of(operator: str, given: Sequence[str], made: str) -> tuple[Computed, ...] | str:
@@ -25,62 +25,76 @@ def kernels_of(operator: str, given: Sequence[str], made: str) -> tuple[Computed
         made: that of the result.
 
     """
-    if operator in TAKES:
-        x, index = given
-        if x not in BYTES or index not in ("int32", "int64"):
-            return f"there is no kernel of '{operator}' of {x} by {index}"
-        return (Computed("Take", (BITS[BYTES[x]], index), BITS[BYTES[x]]),)
-    if operator == PRODUCT:
-        floats = len(given) == len(TAKES) and set(given) <= set(sized_elementwise.FLOATS)
-        return (Computed(operator, tuple(given), made),) if floats else _not_floats(operator, given)
-    if operator in ORDERS:
-        return (Computed(operator, tuple(given), made),) if _are_floats(given) else _not_floats(operator, given)
-    if operator in sized_reduce.KINDS:
-        return _reduced(operator, given[0]) if _are_floats(given) else _not_floats(operator, given)
-    if operator in SOFTMAX:
-        return SOFTMAX[operator](given[0], made) if _are_floats(given) else _not_floats(operator, given)
-    return sized_elementwise.rejects(operator, given, made) or (Computed(operator, tuple(given), made),)
+    found = RULES[operator](operator, given, made) if operator in RULES else _elementwise(operator, given, made)
+    return found or f"there is no kernel of '{operator}' of {', '.join(given)}"
 
 
-def _are_floats(given: Sequence[str]) -> bool:
-    return len(given) == 1 and given[0] in sized_elementwise.FLOATS
+Found = tuple[Computed, ...]
+"""The kernels of an operator; none where its operands have other types."""
 
 
-def _not_floats(operator: str, given: Sequence[str]) -> str:
-    return f"there is no kernel of '{operator}' of {counted(len(given), 'operand')} of {', '.join(given)}"
+def _elementwise(operator: str, given: Sequence[str], made: str) -> Found:
+    return () if sized_elementwise.rejects(operator, given, made) else (Computed(operator, tuple(given), made),)
 
 
-def _reduced(operator: str, dtype: str) -> tuple[Computed, ...]:
+def _are_floats(given: Sequence[str], count: int = 1) -> bool:
+    return len(given) == count and set(given) <= set(sized_elementwise.FLOATS)
+
+
+def _taken(_operator: str, given: Sequence[str], _made: str) -> Found:
+    """Elements are copied, whatever they are."""
+    bits, index = BITS.get(BYTES.get(given[0], 0)), given[1]
+    return (Computed(TAKE, (bits, index), bits),) if bits and index in sized_elementwise.INTEGERS else ()
+
+
+def _product(operator: str, given: Sequence[str], made: str) -> Found:
+    return (Computed(operator, tuple(given), made),) if _are_floats(given, len(("left", "right"))) else ()
+
+
+def _ordered(operator: str, given: Sequence[str], made: str) -> Found:
+    return (Computed(operator, tuple(given), made),) if _are_floats(given) else ()
+
+
+def _reduced(operator: str, given: Sequence[str], _made: str) -> Found:
     """Of the operand, and of what blocks leave that share a result."""
-    return tuple(dict.fromkeys(Computed(operator, (each,), FLOAT) for each in (dtype, FLOAT)))
+    types = dict.fromkeys((*given, FLOAT))
+    return tuple(Computed(operator, (each,), FLOAT) for each in types) if _are_floats(given) else ()
 
 
-def _softmax(dtype: str, made: str) -> tuple[Computed, ...]:
-    return (*_reduced("ReduceMax", dtype), Computed("ExpSub", (dtype, FLOAT), FLOAT), *_reduced("ReduceSum", FLOAT),
-            Computed("Div", (FLOAT, FLOAT), made))
+def _softmax(_operator: str, given: Sequence[str], made: str) -> Found:
+    if not _are_floats(given):
+        return ()
+    return (*_reduced("ReduceMax", given, FLOAT), Computed("ExpSub", (*given, FLOAT), FLOAT),
+            *_reduced("ReduceSum", (FLOAT,), FLOAT), Computed("Div", (FLOAT, FLOAT), made))
 
 
-def _log_softmax(dtype: str, made: str) -> tuple[Computed, ...]:
-    return (*_reduced("ReduceMax", dtype), Computed("Sub", (dtype, FLOAT), FLOAT), Computed("Exp", (FLOAT,), FLOAT),
-            *_reduced("ReduceSum", FLOAT), Computed("SubLog", (FLOAT, FLOAT), made))
+def _log_softmax(_operator: str, given: Sequence[str], made: str) -> Found:
+    if not _are_floats(given):
+        return ()
+    return (*_reduced("ReduceMax", given, FLOAT), Computed("Sub", (*given, FLOAT), FLOAT),
+            Computed("Exp", (FLOAT,), FLOAT), *_reduced("ReduceSum", (FLOAT,), FLOAT),
+            Computed("SubLog", (FLOAT, FLOAT), made))
 
 
-ORDERS: Mapping[str, Callable[[str], Kernel]] = {
-    **dict.fromkeys(("ArgMax", "ArgMin"), sized_order.build_one), "TopK": sized_order.build_several}
-"""Those that compare elements along an axis."""
-SOFTMAX: Mapping[str, Callable[[str, str], tuple[Computed, ...]]] = {"Softmax": _softmax, "LogSoftmax": _log_softmax}
-"""Those that several kernels compute."""
+RULES: Mapping[str, Callable[[str, Sequence[str], str], Found]] = {
+    **dict.fromkeys(sized_reduce.KINDS, _reduced), **dict.fromkeys(("Gather", "GatherElements"), _taken),
+    **dict.fromkeys(("ArgMax", "ArgMin", "TopK"), _ordered), "MatMul": _product, "Softmax": _softmax,
+    "LogSoftmax": _log_softmax}
+"""By operator that is not element-wise, its kernels for element types of operands and result."""
 
 
 def build(computed: Computed) -> Kernel:
     """The kernel."""
     operator, given, made = computed
-    if operator == "Take":
-        return sized_take.build(*given)
-    if operator == PRODUCT:
-        return sized_product.build(*given, made)
-    if operator in ORDERS:
-        return ORDERS[operator](*given)
     if operator in sized_reduce.KINDS:
         return sized_reduce.build(operator, *given)
-    return sized_elementwise.build(operator, given, made)
+    builder = BUILDERS.get(operator)
+    return sized_elementwise.build(operator, given, made) if builder is None else builder(given, made)
+
+
+BUILDERS: Mapping[str, Callable[[Sequence[str], str], Kernel]] = {
+    TAKE: lambda given, _made: sized_take.build(given[0], given[1]),
+    "MatMul": lambda given, made: sized_product.build(given[0], given[1], made),
+    **dict.fromkeys(("ArgMax", "ArgMin"), lambda given, _made: sized_order.build_one(given[0])),
+    "TopK": lambda given, _made: sized_order.build_several(given[0])}
+"""By kernel that is neither a reduction nor element-wise, what builds it."""

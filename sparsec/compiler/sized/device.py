@@ -38,9 +38,9 @@ KERNELS = HALVES | {f"{SIZED_DOMAIN}::{kind}" for kind in (LEVELS, RECURRENCE)}
 """Operators between stages that have kernels of run-time sizes on a device."""
 
 
-ALONE = (*NORMS, "Celu", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Selu", "Softplus",
-         "Softsign", "Swish", "ThresholdedRelu")
-"""Operators on rows that have no kernel between stages."""
+ALONE = (*NORMS, "Gather", "Celu", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Selu",
+         "Softplus", "Softsign", "Swish", "ThresholdedRelu")
+"""Operators on rows that have no kernel between stages, or read a table that lies on the device."""
 
 
 def mark_halves(stages: Sequence[Stage], half: str, kernels: Kernels) -> None:

@@ -33,7 +33,8 @@ def outside(found: Staged, graph: ir.Graph, left: Sequence[Outside], spared: Spa
         if isinstance(node, RowStage):
             continue
         interpreted, lacking = node in found.plan.interpreted, spared.why_interpreted(node)
-        product = node not in found.plan.computed and not node.domain and node.op_type in WEIGHTED and _is_product(node, found)
+        product = (node not in found.plan.computed and not node.domain and node.op_type in WEIGHTED
+                   and _is_product(node, found))
         if node_name(node) not in told and (interpreted or product or lacking):
             how = REFERENCE if interpreted else NUMPY
             yield Outside(node_name(node), node.op_type, f"{how}; {lacking or _ways(node, sizes)}")

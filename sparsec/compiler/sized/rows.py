@@ -124,8 +124,10 @@ def _is_changed_table(node: ir.Node, fixed: set[ir.Value], groups: Mapping[ir.No
 
 
 def _is_wide(node: ir.Node, symbols: Symbols) -> bool:
-    """Whether the rows of what a node reads have many numbers."""
-    shape = symbols.shape(node.inputs[0]) or ()
+    """Whether the rows that a node makes have many numbers, and a Gather those that an input names."""
+    if node.op_type == "Gather" and (node.inputs[1] is None or not node.inputs[1].is_graph_input()):
+        return False
+    shape = symbols.shape(node.outputs[0]) or ()
     return _count(shape[len(leading(shape)):]) >= WIDE
 
 

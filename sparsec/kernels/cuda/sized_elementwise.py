@@ -102,7 +102,7 @@ def _power(x: Expr, y: Expr) -> Expr:
     whole, half = T.floor(y) == y, y * T.float32(0.5)
     magnitude = T.pow(T.Select(x < 0, -x, x), y)
     signed = T.Select(T.And(x < 0, T.floor(half) != half), -magnitude, magnitude)
-    found = T.Select(T.And(x < 0, T.Not(whole)), T.float32(float("nan")), signed)
+    found = T.Select(T.And(x < 0, T.Not(whole)), T.sqrt(x), signed)  # which is no number
     return T.Select(y == T.float32(0), T.float32(1), T.Select(y == T.float32(2), x * x, found))
 
 
@@ -115,9 +115,9 @@ OPERATORS: dict[str, Callable[..., Expr]] = {
     "Equal": lambda a, b: a == b, "Greater": lambda a, b: a > b, "GreaterOrEqual": lambda a, b: a >= b,
     "Less": lambda a, b: a < b, "LessOrEqual": lambda a, b: a <= b,
     "And": lambda a, b: T.And(a > 0, b > 0), "Or": lambda a, b: T.Or(a > 0, b > 0), "Not": lambda a: a == 0,
-    "Abs": lambda x: T.Select(x < 0, -x, x), "Exp": lambda x: T.exp(x), "Log": lambda x: T.log(x),
+    "Abs": lambda x: T.Select(x < 0, -x, x), "Exp": T.exp, "Log": T.log,
     "Neg": lambda x: -x, "Reciprocal": lambda x: T.float32(1) / x, "Relu": lambda x: T.Select(x < 0, T.float32(0), x),
-    "Sigmoid": _activated("sigmoid"), "Sqrt": lambda x: T.sqrt(x), "Tanh": _activated("tanh"), "Cast": lambda x: x,
+    "Sigmoid": _activated("sigmoid"), "Sqrt": T.sqrt, "Tanh": _activated("tanh"), "Cast": lambda x: x,
 }
 """By ONNX's operator, or of what makes a softmax, what an element of the result is; floats are float32."""
 WHOLE: dict[str, Callable[..., Expr]] = {"Max": T.max, "Min": T.min}

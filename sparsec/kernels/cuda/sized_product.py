@@ -9,7 +9,7 @@ from __future__ import annotations
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import pipeline, ptx
-from sparsec.kernels.emit.tir import Buffers, Expr, Kernel
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel
 
 SIDE, OWN, DEPTH, FLOATS = 16, 4, 16, 4
 """Threads along a side of a block, rows and columns that a thread computes, what is multiplied at a time, and bytes."""
@@ -77,7 +77,7 @@ def _begins(batch: Expr, told: pipeline.Numbers) -> tuple[Expr, Expr]:
     return first, second
 
 
-def _keep(shared: Expr, to: Expr, source: ptx.Buffer, at: Expr, inside: Expr) -> None:
+def _keep(shared: Expr, to: Expr, source: Buffer, at: Expr, inside: Expr) -> None:
     """Bring an element to shared memory, 0 from outside."""
     held = ptx.registers(1, "float32")
     T.buffer_store(held, T.float32(0), [0])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import pipeline, ptx
-from sparsec.kernels.emit.tir import Buffers, Expr, Kernel
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel
 
 THREADS = 256
 FLOATS = 4
@@ -71,12 +71,11 @@ def _emit(b: Buffers, told: pipeline.Numbers, kind: Kind) -> None:
         held = ptx.registers(1, "float32")
         T.buffer_store(held, T.float32(kind.start), [0])
         with T.If(result < results), T.Then():
-            place, base = _places(result, [(told[f"kept{axis}"], told[f"kept_by{axis}"]) for axis in range(KEPT)])
-            del place
+            base = _place(result, [(told[f"kept{axis}"], told[f"kept_by{axis}"]) for axis in range(KEPT)])
             with T.serial(0, (told["share"] + (turns - 1)) // turns) as turn:
                 element = T.Bind(begin + turn * turns + turn_of)
                 with T.If(element < end), T.Then():
-                    _, at = _places(element, [(told[f"gone{axis}"], told[f"gone_by{axis}"]) for axis in range(GONE)])
+                    at = _place(element, [(told[f"gone{axis}"], told[f"gone_by{axis}"]) for axis in range(GONE)])
                     x = T.Bind(T.Cast("float32", b["x"][base + at]))
                     changed = T.Bind(T.Select(told["first"] > 0, kind.change(x), x))
                     T.buffer_store(held, kind.combine(held[0], changed), [0])
@@ -87,16 +86,16 @@ def _emit(b: Buffers, told: pipeline.Numbers, kind: Kind) -> None:
             T.buffer_store(b["y"], finished, [part * results + result])
 
 
-def _places(number: Expr, dims: list[tuple[Expr, Expr]]) -> tuple[Expr, Expr]:
-    """What is left of a number behind dimensions of (size, stride), and where the element lies that it tells."""
+def _place(number: Expr, dims: list[tuple[Expr, Expr]]) -> Expr:
+    """Where an element lies, by its number in dimensions of (size, stride)."""
     left, at = number, 0
     for size, stride in reversed(dims):
-        place = T.Bind(left % size)
-        left, at = T.Bind(left // size), at + place * stride
-    return left, T.Bind(at)
+        at = at + T.Bind(left % size) * stride
+        left = T.Bind(left // size)
+    return T.Bind(at)
 
 
-def _together(shared: Expr, thread: Expr, lanes: Expr, held: ptx.Buffer, kind: Kind) -> None:
+def _together(shared: Expr, thread: Expr, lanes: Expr, held: Buffer, kind: Kind) -> None:
     """Put what the threads of a result hold together, in the first one's register."""
     ptx.store_floats(shared, thread * FLOATS, [held[0]])
     ptx.barrier()

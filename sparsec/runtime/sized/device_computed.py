@@ -26,6 +26,8 @@ MATRIX, BATCHES = 2, 3
 """Dimensions of a matrix, and those in front that the kernel of products takes."""
 BLOCKS, TURNS = 256, 8
 """Blocks that keep a device busy, and elements for each thread below which no further blocks share a result."""
+Operand = tuple[np.ndarray, Any]
+"""An array, and the tensor of the device that has its contents where it does not lie in the block."""
 Dims = list[tuple[int, ...]]
 """Of dimensions the size and the strides in elements of one array or several."""
 
@@ -62,7 +64,7 @@ class Computing(Between):
         names, (kernel,) = [name for name in step["inputs"] if name], kernels
         if len(_spread_dims([self._values[name].array for name in names])) > RANK:
             return False
-        found = self._elementwise(kernel, [self._typed(name, dtype)
+        found = self._elementwise(kernel, [self._operand(name, dtype)
                                            for name, dtype in zip(names, kernel.given, strict=True)])
         self._enter(step["outputs"][0], found)
         return True
@@ -92,13 +94,13 @@ class Computing(Between):
         axis = {step["attributes"].get("axis", -1) % x.ndim}
         largest = self._reduced("ReduceMax", x, axis)
         below = next(each for each in kernels if each.operator in ("ExpSub", "Sub"))
-        held = [largest, self._elementwise(below, [x, largest.array])]
+        held = [largest, self._elementwise(below, [(x, None), (largest.array, None)])]
         exponentials = held[-1]
         if below.operator == "Sub":
-            exponentials = self._elementwise(Computed("Exp", (FLOAT.name,), FLOAT.name), [held[-1].array])
+            exponentials = self._elementwise(Computed("Exp", (FLOAT.name,), FLOAT.name), [(held[-1].array, None)])
             held.append(exponentials)
         held.append(self._reduced("ReduceSum", exponentials.array, axis))
-        self._enter(step["outputs"][0], self._elementwise(last, [held[1].array, held[-1].array]))
+        self._enter(step["outputs"][0], self._elementwise(last, [(held[1].array, None), (held[-1].array, None)]))
         for each in held:
             self._forget(each)
         return True
@@ -182,8 +184,17 @@ class Computing(Between):
             value = self._kept_copy(name, value, wanted)
         return np.asarray(value.array)
 
-    def _elementwise(self, kernel: Computed, arrays: Sequence[np.ndarray]) -> Value:
+    def _operand(self, name: str, dtype: str) -> Operand:
+        """A value of an element type; what follows from sizes is sent once."""
+        value = self._values[name]
+        if not value.fixed:
+            return self._typed(name, dtype), None
+        array = np.ascontiguousarray(value.array, np.dtype(bool) if dtype == "bool" else element_type(dtype))
+        return array.reshape(np.shape(value.array)), self._settle(_bytes(array))
+
+    def _elementwise(self, kernel: Computed, operands: Sequence[Operand]) -> Value:
         """Call a kernel whose operands are spread over each other."""
+        arrays = [array for array, _ in operands]
         shape = np.broadcast_shapes(*(array.shape for array in arrays))
         made = np.dtype(bool) if kernel.made == "bool" else element_type(kernel.made)
         rows = math.prod(shape[:-1])
@@ -191,7 +202,8 @@ class Computing(Between):
         out = self._piece(shape, made, padded * math.prod(shape[-1:]) * made.itemsize)
         dims = _spread_dims(arrays)
         dims = [(1,) + (0,) * len(arrays)] * (RANK - len(dims)) + dims
-        self._between(kernel.name, [_bytes(each) for each in (*arrays, out.array)],
+        tensors = [self._tensor(_bytes(array)) if tensor is None else tensor for array, tensor in operands]
+        self._launch(kernel.name, [*tensors, self._tensor(_bytes(out.array))],
                       [dim[what] for what in range(1 + len(arrays)) for dim in dims])
         return out
 

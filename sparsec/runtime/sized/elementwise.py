@@ -74,6 +74,14 @@ def _softmax(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarr
     return (exponentials / exponentials.sum(axis=axis, keepdims=True),)
 
 
+def _log_softmax(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    x, axis = inputs[0], attributes.get("axis", -1)
+    if not x.size:
+        return (x,)
+    below = x - x.max(axis=axis, keepdims=True)
+    return (below - np.log(np.exp(below).sum(axis=axis, keepdims=True)),)
+
+
 def _activation(function: Callable[..., Any], **defaults: float) -> Operator:
     """An activation of one input, with its attributes in the input's type."""
     def run(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
@@ -93,6 +101,7 @@ ACTIVATIONS: dict[str, Operator] = {
     "HardSigmoid": _activation(lambda x, a, b: np.clip(a * x + b, 0, 1), alpha=0.2, beta=0.5),
     "HardSwish": _activation(lambda x: x * np.clip(x / 6 + x.dtype.type(0.5), 0, 1)),
     "LeakyRelu": _activation(lambda x, a: np.where(x < 0, a * x, x), alpha=0.01),
+    "LogSoftmax": _log_softmax,
     "PRelu": same_type(lambda x, slope: np.where(x < 0, slope * x, x)),
     "Selu": _activation(lambda x, a, g: g * _elu(x, a), alpha=1.6732631921768188, gamma=1.0507010221481323),
     "Softplus": same_type(lambda x: np.logaddexp(x, x.dtype.type(0))),
