@@ -129,6 +129,6 @@ def test_nan_is_the_largest_and_the_least_of_all():
 
 @pytest.mark.parametrize(("operator", "given", "made"), [
     ("ReduceSum", ["int64"], "int64"), ("Add", ["float32", "int64"], "float32"), ("Max", ["float32"], "float32"),
-    ("And", ["float32", "bool"], "bool"), ("Gather", ["float32", "float32"], "float32"), ("Mod", ["int64"] * 2, "int64")])
+    ("And", ["float32", "bool"], "bool"), ("Gather", ["float32"] * 2, "float32"), ("Mod", ["int64"] * 2, "int64")])
 def test_element_types_without_a_kernel_say_so(operator, given, made):
     assert f"there is no kernel of '{operator}' of {given[0]}" in kernels_of(operator, given, made)
