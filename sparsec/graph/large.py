@@ -37,7 +37,7 @@ SEGMENT_BYTES = 256 << 20
 _ALIGNMENT = 64
 _NONZEROS = "sparsec.nonzeros"
 _NOTHING = np.zeros(0)
-_TILED_BYTES, _TILE = 1 << 20, (64, 16)  # a cache line of either matrix, and what the L1 cache holds
+_TILED_BYTES, _TILE = 1 << 20, (256, 16)  # a cache line of the result, and whole lines of what is read
 _WRITTEN_BYTES = 1 << 26  # at once, as systems allow up to 2 GiB
 
 Change = Callable[[np.ndarray], np.ndarray]

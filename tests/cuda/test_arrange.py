@@ -23,8 +23,8 @@ def test_windows_keep_every_weight(size, shape):
     np.put_along_axis(weight, np.argsort(rng.random(weight.shape), axis=2)[..., :2], 0, axis=2)
     weight, x = weight.reshape(rows, -1), rng.integers(-9, 9, (groups * size, 3))
     found = arrange.windows(weight, size)
-    assert is_24(found.weight)
-    assert (found.weight @ x[found.gather] == weight @ x).all()
+    assert is_24(found.of(weight))
+    assert (found.of(weight) @ x[found.gather] == weight @ x).all()
 
 
 @given(shape=SIZES)
@@ -36,9 +36,9 @@ def test_a_permutation_is_lossless_or_has_a_reason(shape):
     if isinstance(found, str):
         assert "two of four" in found
         return
-    assert is_24(found.weight)
+    assert is_24(found.of(weight))
     assert sorted(found.gather) == list(range(groups * 4))
-    assert (found.weight == weight[:, found.gather]).all()
+    assert (found.of(weight) == weight[:, found.gather]).all()
 
 
 @given(shape=SIZES)

@@ -2,11 +2,15 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from sparsec.kernels.cuda import specialised, wgmma, wgmma_bulk
+from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.cuda.params import MmaParams, Tile
+from sparsec.kernels.emit.epilogue import Epilogue
 from tests.support.cuda.emulator.emulate import EmulationError
 from tests.support.cuda.products import FINISH, needs_compiler, run
 from tests.support.cuda.sass import check_limits, cubin, instructions, needs_cuobjdump, needs_nvcc
@@ -76,3 +80,13 @@ def test_kernels_are_what_a_hopper_wants(name, tile):
     products = 2 * (2 if family.sparse else 4)  # two stages in the loop
     assert counts == {"HGMMA": products, "HGMMA.SP": products * family.sparse, "UTMALDG.2D": 1, "UBLKCP": 1,
                       "USETMAXREG": 2, "MEMBAR.ALL.GPU": 0}
+
+
+@pytest.mark.parametrize("columns", [512, 1024])
+def test_every_tile_is_dealt_to_its_own_blocks(columns):
+    layer = GpuProduct(np.zeros((2048, 64), np.float32), np.zeros(2048, np.float32), columns, Epilogue())
+    facts = layer.facts  # which layers of one weight share
+    for rows in (layer, replace(layer, columns=columns // 2, facts=facts)):
+        found = wgmma_bulk.SPARSE.offers(rows, SimpleNamespace(archs=("sm_90",)), ("sm_90",), "fp16")
+        assert [each.params.blocks for each in found] == [specialised.dealt(each.params) for each in found]
+        assert len(found) == len(wgmma_bulk.SPARSE_TILES)

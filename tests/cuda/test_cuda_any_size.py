@@ -7,9 +7,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from sparsec.backends.cuda import between
+from sparsec.backends.cuda import between, products
 from sparsec.cost.precisions import HALF_PRECISIONS
 from sparsec.errors import ArtifactError, InputError, UnsupportedOperatorError
+from sparsec.kernels.cuda.families import FAMILIES
 from sparsec.machine.memory import element_type
 from sparsec.report.explain import explain
 from sparsec.runtime.sized import device, device_attention
@@ -279,3 +280,16 @@ def test_no_rows_give_no_rows():
     compiled = Compiled(networks.symbolic(g.model({"x": (1, [1, 32])}, {"y": [1, 8]}), "rows"), "cuda-sm80")
     (y,) = compiled({"x": np.zeros((0, 32), np.float32)})
     assert y.shape == (0, 8)
+
+
+def test_a_weight_is_packed_once_for_all_numbers_of_rows(monkeypatch):
+    packed, launched, pack, beside = [], [], products._packed, products._beside
+
+    def noted(layer, option, half):
+        packed.append((id(layer.facts), option.format, FAMILIES[option.family].packed_by(option.params)))
+        return pack(layer, option, half)
+
+    monkeypatch.setattr(products, "_packed", noted)
+    monkeypatch.setattr(products, "_beside", lambda *given: (launched.append(given), beside(*given))[1])
+    Compiled(MODEL, "cuda-sm80")
+    assert len(packed) == len(set(packed)) < len(launched)

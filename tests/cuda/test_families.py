@@ -153,12 +153,12 @@ def test_an_option_multiplies_the_layers_own_weight(family, form):
     archs = (family.architecture.removesuffix("a"),) if family.architecture else ("sm_80",)
     layer, found, options = stored(family, form, archs)
     p = options[-1].params
-    weight = found.weight.astype(np.float16)
+    weight = found.of(layer.weight).astype(np.float16)
     gather = None if found.gather is None else found.gather.astype(np.int32)
     assert run(p, family, weight, gather=gather)[0] == 0
     x = np.random.default_rng(0).integers(-3, 4, (96, p.n)).astype(np.float32)
     arranged_x = x if gather is None else x[gather]
-    np.testing.assert_array_equal(family.reference(found.weight, arranged_x, p), layer.weight @ x)
+    np.testing.assert_array_equal(family.reference(found.of(layer.weight), arranged_x, p), layer.weight @ x)
 
 
 @pytest.mark.parametrize("architecture", tiles.LIMITS)

@@ -1,5 +1,6 @@
 """Packing for tensor cores is exactly reversible, and what is not 2:4 is refused with a reason."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,6 +20,14 @@ def test_positions_rise_within_a_group(m, k, seed):
     values, positions = metadata.compress(weight)
     assert (positions[:, 0::2] < positions[:, 1::2]).all()
     np.testing.assert_array_equal(metadata.expand(values, positions), weight)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.int8])
+def test_a_group_keeps_its_non_zeros_and_its_lowest_zeros(dtype):
+    weight = np.array([[0, 0, 0, 0, 0, 0, 0, 5, 0, 6, 0, 0, 7, 0, 8, 0, 0, 0, -0.0, 9]]).astype(dtype)
+    values, positions = metadata.compress(weight)
+    assert positions.tolist() == [[0, 1, 0, 3, 0, 1, 0, 2, 0, 3]]
+    assert values.astype(int).tolist() == [[0, 0, 0, 5, 0, 6, 7, 8, 0, 9]]
 
 
 @pytest.mark.parametrize(("itemsize", "row", "group", "lane", "bit"), [

@@ -1,5 +1,6 @@
 """Kernels on GPUs whose sizes and strides the run tells agree with numpy on the emulator."""
 
+import re
 from functools import cache
 
 import numpy as np
@@ -148,3 +149,9 @@ def test_copies_are_appended_behind_a_cache():
     assert np.array_equal(y[:, :, 5:9], x)
     assert not y[:, :, :5].any()
     assert not y[:, :, 9:].any()
+
+
+def test_divisions_by_numbers_of_the_run_are_those_of_the_machine():
+    text = sized_copy.build("float32", "float16").script()
+    assert not re.search(r"(//|%) [a-z]", text)
+    assert re.search(r"// \d", text)

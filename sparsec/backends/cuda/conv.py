@@ -18,7 +18,7 @@ from sparsec.backends.cuda.context import CudaContext
 from sparsec.backends.cuda.products import emit
 from sparsec.backends.relax.importer.node import compute
 from sparsec.backends.relax.weights import bias_vector, epilogue_of, residual
-from sparsec.graph.nodes import weight_array
+from sparsec.graph.nodes import weight_array, weight_facts
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.cuda.params import Window
@@ -38,7 +38,8 @@ def layer_of(node: ir.Node) -> GpuProduct | None:
     matrix = np.pad(np.moveaxis(weight, 1, -1), [(0, 0)] * (weight.ndim - 1) + [(0, _missing(weight.shape[1]))])
     return GpuProduct(np.ascontiguousarray(matrix.reshape(len(matrix), -1)), bias_vector(node),
                       batch * math.prod(output), epilogue_of(node), _window(node), given=coded.given(node),
-                      ranges=coded.ranges(node), written=coded.is_written(node), padded=coded.is_padded(node))
+                      ranges=coded.ranges(node), written=coded.is_written(node), padded=coded.is_padded(node),
+                      facts=weight_facts(node))
 
 
 def lower(context: CudaContext, node: ir.Node) -> bool:

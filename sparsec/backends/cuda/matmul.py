@@ -11,7 +11,7 @@ from sparsec.backends.cuda import coded
 from sparsec.backends.cuda.context import CudaContext, is_only_output
 from sparsec.backends.cuda.products import emit
 from sparsec.backends.relax.weights import bias_vector, epilogue_of, residual
-from sparsec.graph.nodes import on_the_left, operand, weight_array
+from sparsec.graph.nodes import on_the_left, operand, weight_array, weight_facts
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cuda.family import GpuProduct
 
@@ -22,7 +22,8 @@ def layer_of(node: ir.Node) -> GpuProduct:
     columns = math.prod(static_shape(node.outputs[0]) or ()) // weight.shape[0]
     out = "float32" if is_only_output(node.outputs[0]) else ""
     return GpuProduct(weight, bias_vector(node), columns, epilogue_of(node), out=out, given=coded.given(node),
-                      ranges=coded.ranges(node), written=coded.is_written(node), sides=on_the_left(node))
+                      ranges=coded.ranges(node), written=coded.is_written(node), sides=on_the_left(node),
+                      facts=weight_facts(node))
 
 
 def lower(context: CudaContext, node: ir.Node) -> bool:

@@ -17,7 +17,7 @@ from sparsec.cost.option import Option
 from sparsec.kernels.cuda import eight_bits
 from sparsec.kernels.cuda.arrange import Arranged, arranged
 from sparsec.kernels.cuda.families import FAMILIES
-from sparsec.kernels.cuda.family import GpuProduct
+from sparsec.kernels.cuda.family import Arrays, GpuProduct
 from sparsec.kernels.cuda.params import MmaParams
 from sparsec.kernels.family import offers
 from sparsec.target import Target
@@ -53,7 +53,7 @@ def emit(context: CudaContext, node: ir.Node, layer: GpuProduct, inputs: Sequenc
     """Launch a planned layer's product on flat activations (columns * k) and residual; returns the flat output."""
     option, written = chosen(node), coded.written(node)
     family, params = FAMILIES[option.family], option.params
-    constants = weight_arrays(layer, option, context.half)
+    constants = _kept(context, layer, option)
     if written is not None:
         assert isinstance(params, MmaParams)
         codes = written[1]
@@ -63,17 +63,40 @@ def emit(context: CudaContext, node: ir.Node, layer: GpuProduct, inputs: Sequenc
     return context.launch(kernel, [*map(context.constant, constants), *inputs], outputs)
 
 
+def _kept(context: CudaContext, layer: GpuProduct, option: Option) -> list[np.ndarray]:
+    """`weight_arrays`, of which those of the weight in half precision are packed once for all numbers of rows."""
+    family = FAMILIES[option.family]
+    if family.dtype:
+        return weight_arrays(layer, option, context.half)
+    key = weight_arrays, option.format, context.half, family.packed_by(option.params)
+    if key not in layer.facts:
+        layer.facts[key] = list(map(context.keep, _packed(layer, option, context.half)[0].values()))
+    return [*layer.facts[key], *_beside(layer, option, [])]
+
+
 def weight_arrays(layer: GpuProduct, option: Option, half: str) -> list[np.ndarray]:
     """The kernel's first arguments: the packed weight, its gather, what scales sums of 8 bits, and the bias."""
-    found = arranged(layer, option.format)
+    packed, sums = _packed(layer, option, half)
+    return [*packed.values(), *_beside(layer, option, sums)]
+
+
+def _packed(layer: GpuProduct, option: Option, half: str) -> tuple[Arrays, list[np.ndarray]]:
+    """The packed weight, and what scales sums of 8 bits."""
+    family, found = FAMILIES[option.family], arranged(layer, option.format)
     assert isinstance(found, Arranged)  # it was offered
-    family = FAMILIES[option.family]
-    weight, sums = eight_bits.constants(layer, found.weight, family.dtype) if family.dtype else (
-        found.weight.astype(np.dtype(half)), [])
-    packed = family.recipe(option.params).pack(weight)
+    weight = found.of(layer.weight)
+    weight, sums = eight_bits.constants(layer, weight, family.dtype) if family.dtype else (
+        weight.astype(np.dtype(half)), [])
+    return family.recipe(option.params).pack(weight), sums
+
+
+def _beside(layer: GpuProduct, option: Option, sums: list[np.ndarray]) -> list[np.ndarray]:
+    """The constants behind the weight: its gather, what scales sums, and the bias."""
+    found = arranged(layer, option.format)
+    assert isinstance(found, Arranged)
     gather = [] if found.gather is None else [found.gather.astype(np.int32)]
-    bias = layer.bias.astype(np.dtype(family.arguments(option.params)["bias"][1]))
-    return [*packed.values(), *gather, *sums, bias]
+    bias = layer.bias.astype(np.dtype(FAMILIES[option.family].arguments(option.params)["bias"][1]))
+    return [*gather, *sums, bias]
 
 
 @functools.lru_cache(maxsize=512)

@@ -29,22 +29,33 @@ SEARCHED = 1 << 31
 """Multiply-adds from which on a search would take minutes."""
 
 
+def _as_it_is(weight: np.ndarray) -> np.ndarray:
+    return weight
+
+
 @dataclass(frozen=True)
 class Arranged:
-    """A weight as a product takes it.
+    """How a product takes a weight; it holds no weights, so that it may be kept as long as the graph.
 
     Attributes:
-        weight: (outputs, columns), 2:4 unless the kernel takes others.
+        depth: columns of the arranged weight.
+        of: the weight (outputs, inputs) as (outputs, columns), 2:4 unless the kernel takes others.
         gather: the input that each column multiplies (columns,), None for its own number.
         run: the length of aligned runs of columns that are aligned runs of inputs.
         rest: the share of the weights that 2:4 leaves over, where the kernel adds them.
 
     """
 
-    weight: np.ndarray = field(repr=False)
+    depth: int
+    of: Callable[[np.ndarray], np.ndarray] = field(default=_as_it_is, repr=False)
     gather: np.ndarray | None = field(default=None, repr=False)
     run: int = 1
     rest: float = 0.0
+
+
+def any_weight(weight: np.ndarray) -> Arranged:
+    """The weight as it is, whatever it holds."""
+    return Arranged(weight.shape[1])
 
 
 def plain(weight: np.ndarray) -> Arranged | str:
@@ -53,7 +64,7 @@ def plain(weight: np.ndarray) -> Arranged | str:
         return f"K = {weight.shape[1]} is not a multiple of {GROUP}"
     if crowded := int((group_counts(weight, GROUP) > KEPT).sum()):
         return f"{crowded} of {weight.size // GROUP} groups have more than {KEPT} non-zeros"
-    return Arranged(weight)
+    return any_weight(weight)
 
 
 def windows(weight: np.ndarray, size: int) -> Arranged | str:
@@ -63,6 +74,12 @@ def windows(weight: np.ndarray, size: int) -> Arranged | str:
     if crowded := int((group_counts(weight, size) > size - 2).sum()):
         return f"{crowded} of {weight.size // size} groups have more than {size - 2} non-zeros of {size}"
     starts = (np.arange(0, weight.shape[1], size)[:, np.newaxis] + np.arange(0, size - GROUP + 1, 2)).ravel()
+    gather = (starts[:, np.newaxis] + np.arange(GROUP)).ravel()
+    return Arranged(len(gather), functools.partial(_windowed, starts), gather, run=2)
+
+
+def _windowed(starts: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The windows of four columns that begin at `starts`, each with what those before it have left."""
     left, arranged = weight.copy(), np.zeros((len(weight), starts.size, GROUP), weight.dtype)
     for index, start in enumerate(starts):
         window = left[:, start:start + GROUP]
@@ -70,7 +87,7 @@ def windows(weight: np.ndarray, size: int) -> Arranged | str:
         arranged[:, index] = window * taken
         window[taken] = 0
     assert not left.any()  # pairs of columns hold at most two, so the windows take all
-    return Arranged(arranged.reshape(len(weight), -1), (starts[:, np.newaxis] + np.arange(GROUP)).ravel(), run=2)
+    return arranged.reshape(len(weight), -1)
 
 
 def permuted(weight: np.ndarray) -> Arranged | str:
@@ -100,7 +117,7 @@ def permuted(weight: np.ndarray) -> Arranged | str:
             free.remove(tried[best])
         order += group
     gather = np.array(order)
-    return Arranged(np.ascontiguousarray(weight[:, gather]), gather)
+    return Arranged(columns, lambda own: np.ascontiguousarray(own[:, gather]), gather)
 
 
 def with_rest(weight: np.ndarray) -> Arranged | str:
@@ -113,7 +130,7 @@ def with_rest(weight: np.ndarray) -> Arranged | str:
     share = int(np.maximum(group_counts(weight, GROUP) - KEPT, 0).sum()) / weight.size
     if share * ROWS >= 1 - KEPT / GROUP:
         return f"the {100 * share:.1f} % of weights left over would take all that 2:4 saves"
-    return Arranged(weight, rest=share)
+    return Arranged(weight.shape[1], rest=share)
 
 
 @dataclass(frozen=True)
@@ -121,12 +138,12 @@ class Arrangement:
     """How a storage format arranges a weight (outputs, inputs).
 
     Attributes:
-        arrange: the arranged weight, or the reason why it has none.
+        arrange: how, or the reason why not.
         unless: the arrangements that make it pointless for a weight, where they are possible.
 
     """
 
-    arrange: Callable[[np.ndarray], Arranged | str] = Arranged
+    arrange: Callable[[np.ndarray], Arranged | str] = any_weight
     unless: tuple[str, ...] = ()
 
 
@@ -141,7 +158,7 @@ ARRANGEMENTS: dict[str, Arrangement] = {
 
 
 def arranged(layer: WeightedProduct, name: str) -> Arranged | str:
-    """A layer's weight in a storage format, or why it is not stored so."""
+    """How a storage format arranges a layer's weight, or why it is not stored so."""
     arrangement = ARRANGEMENTS.get(name, Arrangement())
     better = next((other for other in arrangement.unless if isinstance(arranged(layer, other), Arranged)), None)
     return layer.memoised(arrangement.arrange) if better is None else f"the weight is {better}"

@@ -328,4 +328,4 @@ def _finish(w: _Warp, number: Expr) -> None:
 
 SKELETON: Skeleton[BitmapParams] = Skeleton(_weight, shared_bytes, build, _work)
 FAMILY = assembled("bitmap", ("bitmap",), SKELETON, pack=pack, unpack=unpack, params=params, refuses=refuses,
-                   tiles=TILES, reject=reject, counted_by=lambda tile: (tile.rows,))
+                   tiles=TILES, reject=reject, counted_by=lambda product: product.tile.rows)

@@ -23,6 +23,7 @@ from sparsec.kernels.cuda.family import (
     GpuFamily,
     GpuProduct,
     Skeleton,
+    by_parameters,
     by_stage,
     half_product,
     product_params,
@@ -142,4 +143,4 @@ FAMILY: GpuFamily[MmaParams] = GpuFamily(
     CUBLASLT, GpuProduct, ("dense",), "", candidates, unstored(pack), build, half_product, reject,
     skeleton=Skeleton(lambda p: {"values": (p.m * p.k, p.dtype)}, shared_bytes, build, work, arguments),
     unpack=unpack, params=product_params, refuses=refuses, sparse=False, tiles=TILES, architecture="",
-    counted_by=by_stage, library=CUBLASLT)
+    counted_by=by_stage, packed_by=by_parameters, library=CUBLASLT)

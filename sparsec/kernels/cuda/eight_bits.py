@@ -111,12 +111,17 @@ def _reject(dtype: str, fp8: Sequence[str] = FP8_ARCHS) -> Callable[[GpuProduct,
             f"single warps of {' and '.join(old)} have no products of e4m3": bool(old),
             "its weight multiplies columns": layer.sides,
             f"its {inputs} inputs are an odd number of bytes": inputs % 2 == 1,
-            NOT_CODES: layer.given is not None and isinstance(layer.memoised(rows_of_codes), str),
+            NOT_CODES: layer.given is not None and layer.memoised(_not_codes),
             "its sums may exceed 32 bits": dtype == "int8" and layer.memoised(_largest_sum) > LARGEST_SUM,
         }
         return next((reason for reason, holds in reasons.items() if holds), None)
 
     return reject
+
+
+def _not_codes(weight: np.ndarray) -> bool:
+    """Whether a weight of floats is none of codes and scales."""
+    return isinstance(rows_of_codes(weight), str)
 
 
 def _largest_sum(weight: np.ndarray) -> float:

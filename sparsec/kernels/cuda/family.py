@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, TypeVar
@@ -119,7 +119,8 @@ class GpuFamily(Family[GpuProduct, P, Architectures], Generic[P]):
         sparse: it multiplies half of the weights, those of a 2:4 matrix.
         tiles: those to choose from, for 2-byte elements.
         architecture: the architecture that its kernels are for alone, such as sm_90a; empty: all.
-        counted_by: what of a tile `params` counts the weight by.
+        counted_by: what of a product, beside the weight, decides what `params` finds.
+        packed_by: what of the parameters decides the packed arrays, with the function that packs.
         library: the one that its kernels call, a feature of targets; empty: none, they are generated.
         dtype: of the operands, where they are codes of 8 bits; "" for half precision.
 
@@ -132,7 +133,8 @@ class GpuFamily(Family[GpuProduct, P, Architectures], Generic[P]):
     sparse: bool
     tiles: Sequence[Tile]
     architecture: str
-    counted_by: Callable[[Tile], tuple[int, ...]]
+    counted_by: Callable[[MmaParams], Hashable]
+    packed_by: Callable[[P], Hashable]
     library: str = ""
     dtype: str = ""
 
@@ -155,9 +157,19 @@ def product_params(_weight: np.ndarray, product: MmaParams) -> MmaParams:
     return product
 
 
-def by_stage(tile: Tile) -> tuple[int, ...]:
+def by_stage(product: MmaParams) -> Hashable:
     """The `counted_by` of a family whose weight falls into stages."""
-    return tile.rows, tile.depth
+    return product.tile.rows, product.tile.depth
+
+
+def by_parameters(p: P) -> Hashable:
+    """The `packed_by` of a family whose arrays any of its parameters may decide."""
+    return p
+
+
+def by_shape(p: MmaParams) -> Hashable:
+    """The `packed_by` of a family whose arrays serve every tile."""
+    return p.m, p.depth
 
 
 def every(_product: MmaParams) -> str | None:
@@ -183,7 +195,7 @@ def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipelin
            extra_work: Callable[[P, GpuWork], GpuWork] = no_extra_work, sparse: bool = False,
            tiles: Sequence[Tile] = tilings.TILES, architecture: str = "",
            reject: Callable[[GpuProduct, Architectures], str | None] = accepts, precision: str = "",
-           dtype: str = "",
+           dtype: str = "", packed_by: Callable[[P], Hashable] = by_parameters,
            reference: Callable[[np.ndarray, np.ndarray, MmaParams], np.ndarray] | None = None) -> GpuFamily[P]:
     """A family whose weight and activations pass through stages of shared memory, by what tells it from others.
 
@@ -202,6 +214,7 @@ def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipelin
         reject: why it is no candidate for a layer, beside its tiles and architectures.
         precision: as of `Family`.
         dtype: as of `GpuFamily`.
+        packed_by: as of `GpuFamily`, without the function.
         reference: as of `Family`; None: that of half precision.
 
     """
@@ -214,7 +227,7 @@ def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipelin
     skeleton = Skeleton(lambda p: weight(p).arguments, shared_bytes, lambda p: pipeline.build(p, weight(p)), work)
     return assembled(name, formats, skeleton, pack=pack, unpack=unpack, params=params,
                      refuses=lambda product: reject_product(product) or refuses(product), sparse=sparse, tiles=tiles,
-                     architecture=architecture, reject=reject, precision=precision, dtype=dtype,
+                     architecture=architecture, reject=reject, precision=precision, dtype=dtype, packed_by=packed_by,
                      reference=reference or half_product)
 
 
@@ -223,7 +236,8 @@ def assembled(name: str, formats: tuple[str, ...], skeleton: Skeleton[P], *,
               params: Callable[[np.ndarray, MmaParams], P], refuses: Callable[[MmaParams], str | None],
               tiles: Sequence[Tile], sparse: bool = False, architecture: str = "",
               reject: Callable[[GpuProduct, Architectures], str | None] = accepts,
-              counted_by: Callable[[Tile], tuple[int, ...]] = by_stage, precision: str = "", dtype: str = "",
+              counted_by: Callable[[MmaParams], Hashable] = by_stage, precision: str = "", dtype: str = "",
+              packed_by: Callable[[P], Hashable] = by_parameters,
               reference: Callable[[np.ndarray, np.ndarray, MmaParams], np.ndarray] = half_product) -> GpuFamily[P]:
     """A family with a skeleton of its own; arguments are those of `family`, and `refuses` is all that it refuses."""
     def build(p: P, _archs: Architectures = ()) -> Kernel:
@@ -236,13 +250,13 @@ def assembled(name: str, formats: tuple[str, ...], skeleton: Skeleton[P], *,
         for form in formats:
             found = arranged(layer, form)
             if isinstance(found, Arranged):
-                for p in _tiled(kernels, layer, found, archs, HALVES[precision]):
+                for p in _tiled(kernels, layer, form, found, archs, HALVES[precision]):
                     yield _option(kernels, layer, form, found, p)
 
     kernels = GpuFamily(name, GpuProduct, formats, precision, candidates, unstored(pack), build, reference,
                         partial(_reject, architecture, reject), skeleton=skeleton, unpack=unpack, params=params,
                         refuses=refuses, sparse=sparse, tiles=tiles, architecture=architecture, counted_by=counted_by,
-                        dtype=dtype)
+                        packed_by=lambda p: (pack, packed_by(p)), dtype=dtype)
     return kernels
 
 
@@ -256,25 +270,25 @@ def _reject(architecture: str, reject: Callable[[GpuProduct, Architectures], str
     return reject(layer, archs)
 
 
-def _tiled(kernels: GpuFamily[P], layer: GpuProduct, found: Arranged, archs: Architectures, half: str) -> Iterator[P]:
+def _tiled(kernels: GpuFamily[P], layer: GpuProduct, form: str, found: Arranged, archs: Architectures, half: str,
+           ) -> Iterator[P]:
     """The parameters with every tile and split of K that all architectures can run."""
-    m, depth = found.weight.shape
-    gather = None if found.gather is None else Gather(depth, found.run)
-    counted: dict[tuple[int, ...], P] = {}
+    m, inputs = layer.weight.shape
+    gather = None if found.gather is None else Gather(found.depth, found.run)
     codes = layer.codes(kernels.dtype) if kernels.dtype else ""
     itemsize, x = (2, "") if isinstance(codes, str) else (1, codes.dtype if codes.dtype != kernels.dtype else "")
     ways = itertools.product(SHARES, (False, True)[:1 + set(archs).issubset(CLUSTERED)])
     shared = [(shares, cluster) for shares, cluster in ways if shares > 1 or not cluster]
     for tile, (shares, cluster) in itertools.product(tilings.candidates(layer.columns, itemsize, kernels.tiles),
                                                      shared):
-        product = MmaParams(m, layer.columns, layer.weight.shape[1], tile, kernels.dtype or half, layer.out or half,
+        product = MmaParams(m, layer.columns, inputs, tile, kernels.dtype or half, layer.out or half,
                             layer.epilogue, gather=gather, window=layer.window, split_k=shares, cluster=cluster, x=x)
         if kernels.refuses(product) is not None:
             continue
-        stage = kernels.counted_by(tile)
-        if stage not in counted:
-            counted[stage] = kernels.params(found.weight, product)
-        p = replace(counted[stage], **fields_of(product))
+        counted = _tiled, kernels.name, form, kernels.counted_by(product)
+        if counted not in layer.facts:
+            layer.facts[counted] = kernels.params(found.of(layer.weight), product)
+        p = replace(layer.facts[counted], **fields_of(product))
         if all(tilings.reject(kernels.shared_bytes(p), arch) is None for arch in archs):
             yield p
 

@@ -22,10 +22,10 @@ def columns(itemsize: int) -> int:
 def pack(matrix: np.ndarray) -> np.ndarray:
     """Values (M, C), multiples of the fragment's shape -> (M / 16, C / columns, 32 lanes, values of 16 bytes)."""
     rows, width = matrix.shape
-    word = 4 // matrix.itemsize
-    parts = matrix.reshape(rows // ROWS, 2, 8, width // columns(matrix.itemsize), 2, 4, word)
-    lanes = parts.transpose(0, 3, 2, 5, 4, 1, 6)  # block, step, g, t, half, row half, value
-    return np.ascontiguousarray(lanes).reshape(rows // ROWS, -1, 32, 4 * word)
+    words = np.ascontiguousarray(matrix).view(np.uint32)
+    parts = words.reshape(rows // ROWS, 2, 8, width // columns(matrix.itemsize), 2, 4)
+    lanes = np.ascontiguousarray(parts.transpose(0, 3, 2, 5, 4, 1))  # block, step, g, t, half, row half
+    return lanes.view(matrix.dtype).reshape(rows // ROWS, -1, 32, 16 // matrix.itemsize)
 
 
 def unpack(fragments: np.ndarray) -> np.ndarray:

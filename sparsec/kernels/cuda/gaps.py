@@ -13,7 +13,7 @@ stored with 128 added, which makes them the last digits of a float.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -388,8 +388,13 @@ def _finish(w: _Warp, row: Expr, sums: Buffer) -> None:
         epilogue.finish(p, w.buffers, value, T.Bind(column * p.m + row), row)
 
 
+def _packed_by(p: GapParams) -> Hashable:
+    return p.chunks, p.codes
+
+
 SKELETON: Skeleton[GapParams] = Skeleton(_weight, shared_bytes, build, _work)
 FAMILY = assembled("gaps", (FORMAT.name,), SKELETON, pack=pack, unpack=unpack, params=params, refuses=refuses,
-                   tiles=TILES, reject=reject, counted_by=lambda _: ())
+                   tiles=TILES, reject=reject, counted_by=lambda _: None, packed_by=_packed_by)
 CODES = assembled("gaps int8", (FORMAT.name,), SKELETON, pack=pack, unpack=unpack, params=code_params, refuses=refuses,
-                  tiles=TILES, reject=reject, counted_by=lambda _: (), precision="int8", reference=code_product)
+                  tiles=TILES, reject=reject, counted_by=lambda _: None, packed_by=_packed_by, precision="int8",
+                  reference=code_product)

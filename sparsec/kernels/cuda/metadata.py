@@ -11,6 +11,7 @@ i0 | i1 << 2, and nibbles rise with K from bit 0 of a word. Lanes (4g + t) hold 
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 
 from sparsec.errors import FormatError
@@ -25,25 +26,51 @@ def reject(weight: np.ndarray) -> str | None:
         return f"the weight has {weight.ndim} dimensions, not 2"
     if weight.shape[1] % GROUP:
         return f"K = {weight.shape[1]} is not a multiple of {GROUP}"
-    crowded = int((np.count_nonzero(weight.reshape(len(weight), -1, GROUP), axis=2) > KEPT).sum())
-    return f"{crowded} groups of {GROUP} hold more than {KEPT} non-zeros" if crowded else None
+    return _crowded(_masks(weight))
 
 
 def compress(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The values and their positions in the groups, both (M, K / 2); positions are uint8 and rise within a group.
 
+    A group of fewer non-zeros has its lowest zeros beside them.
+
     Raises:
         FormatError: the matrix is not 2:4.
 
     """
-    if reason := reject(weight):
+    fits = weight.ndim == 2 and weight.shape[1] % GROUP == 0
+    masks = _masks(weight) if fits else None
+    if reason := reject(weight) if masks is None else _crowded(masks):
         raise FormatError(f"cannot store a {weight.shape} matrix 2:4: {reason}")
-    rows = len(weight)
-    groups = weight.reshape(rows, -1, GROUP)
-    order = np.where(groups != 0, 0, GROUP) + np.arange(GROUP)  # non-zeros first, then the lowest free positions
-    positions = np.sort(np.argsort(order, axis=2, kind="stable")[..., :KEPT], axis=2)
-    values = np.take_along_axis(groups, positions, 2)
-    return values.reshape(rows, -1), positions.astype(np.uint8).reshape(rows, -1)
+    assert masks is not None
+    positions = _POSITIONS[masks].view(np.uint8)
+    places = np.arange(0, weight.size, GROUP)[:, np.newaxis] + positions.reshape(-1, KEPT)
+    values = np.ascontiguousarray(weight).reshape(-1)[places]
+    return values.reshape(len(weight), -1), positions.reshape(len(weight), -1)
+
+
+def _masks(weight: np.ndarray) -> np.ndarray:
+    """Which elements of every group are not zero, as four bits (groups,), the first one lowest."""
+    halves = weight.dtype in (np.float16, ml_dtypes.bfloat16)  # which numpy compares one by one
+    used = weight.view(np.uint16) << 1 != 0 if halves else weight != 0
+    present = np.ascontiguousarray(used).reshape(-1).view("<u4")  # four bytes that are 0 or 1
+    return (present * np.uint32(1 << 24 | 1 << 17 | 1 << 10 | 1 << 3) >> 24).astype(np.uint8)
+
+
+def _crowded(masks: np.ndarray) -> str | None:
+    """That groups have too many non-zeros, or None."""
+    crowded = int(np.count_nonzero(np.bitwise_count(masks) > KEPT))
+    return f"{crowded} groups of {GROUP} hold more than {KEPT} non-zeros" if crowded else None
+
+
+def _kept(mask: int) -> list[int]:
+    """The positions that a group with such a mask keeps."""
+    zero_last = sorted(range(GROUP), key=lambda place: (not mask >> place & 1, place))
+    return sorted(zero_last[:KEPT])
+
+
+_POSITIONS = np.array([_kept(mask) for mask in range(1 << GROUP)], np.uint8).view(np.uint16)[:, 0]
+"""By mask, the two positions, the first one in the lower address."""
 
 
 def expand(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -60,7 +87,7 @@ def pack(positions: np.ndarray, itemsize: int) -> np.ndarray:
     M and K are multiples of what one word's instructions cover.
     """
     rows = len(positions)
-    pairs = positions.reshape(rows, -1, KEPT).astype(np.uint32)
+    pairs = positions.reshape(rows, -1, KEPT)
     nibbles = pairs[..., 0] | pairs[..., 1] << 2
     if itemsize == 1:
         words = _join(nibbles, 8).reshape(rows // 16, 2, 8, -1, 2)  # block, row half, g, step, k half
@@ -85,10 +112,9 @@ def unpack(words: np.ndarray, itemsize: int) -> np.ndarray:
 
 
 def _join(nibbles: np.ndarray, count: int) -> np.ndarray:
-    """Words of `count` nibbles along the rows."""
-    shifts = 4 * np.arange(count, dtype=np.uint32)
-    words: np.ndarray = np.bitwise_or.reduce(nibbles.reshape(len(nibbles), -1, count) << shifts, axis=2)
-    return words
+    """Words of `count` nibbles (uint8) along the rows, uint32."""
+    halves = nibbles[:, ::2] | nibbles[:, 1::2] << 4
+    return np.ascontiguousarray(halves).view(f"<u{count // 2}").astype(np.uint32)
 
 
 def _split(words: np.ndarray, count: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.kernels.cuda import fragments, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
 from sparsec.kernels.cuda.codes import E4M3
-from sparsec.kernels.cuda.family import family, product_params
+from sparsec.kernels.cuda.family import by_shape, family, product_params
 from sparsec.kernels.cuda.fragments import FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
 from sparsec.kernels.cuda.staging import copy_steps
@@ -77,4 +77,5 @@ def products(b: Block, values: Buffer, sums: Buffer) -> Callable[[int, int, Buff
     return product
 
 
-FAMILY = family("mma", ("dense",), weight=weight, pack=pack, unpack=unpack, params=product_params)
+FAMILY = family("mma", ("dense",), weight=weight, pack=pack, unpack=unpack, params=product_params,
+                packed_by=by_shape)

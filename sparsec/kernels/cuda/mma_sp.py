@@ -14,7 +14,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.kernels.cuda import fragments, metadata, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
 from sparsec.kernels.cuda.codes import E4M3
-from sparsec.kernels.cuda.family import family, product_params
+from sparsec.kernels.cuda.family import by_shape, family, product_params
 from sparsec.kernels.cuda.fragments import FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
 from sparsec.kernels.cuda.staging import copy_steps
@@ -106,4 +106,4 @@ def _fetch(b: Block, base: Expr, step: int, sums: Buffer) -> Callable[[int, int,
 
 
 FAMILY = family("mma.sp", FORMATS, weight=weight, pack=pack, unpack=unpack, params=product_params, refuses=refuses,
-                sparse=True)
+                sparse=True, packed_by=by_shape)

@@ -11,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
+import tvm_ffi
+from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
@@ -121,13 +124,27 @@ def prim_func(arguments: Arguments, body: Callable[[Buffers], None]) -> Kernel:
 
 
 def sized_func(buffers: Mapping[str, str], numbers: Sequence[str], body: Callable[[Buffers, Numbers], None]) -> Kernel:
-    """As `prim_func`, of flat buffers whose lengths the run tells, by dtype, and behind them 32-bit numbers."""
+    """As `prim_func`, of flat buffers whose lengths the run tells, by dtype, and behind them 32-bit numbers.
+
+    What `body` divides by numbers of the run must not be negative, nor what these are.
+    """
     with IRBuilder() as builder, T.prim_func(is_private=True):
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": 1})
         given = {name: T.arg(name, T.buffer((T.var("int32", f"{name}_length"),), dtype))
                  for name, dtype in buffers.items()}
         body(given, {name: T.arg(name, T.var("int32", name)) for name in numbers})
-    return builder.get()
+    kernel = builder.get()
+    rules = ((tirx.FloorDiv, partial(_truncated, tirx.Div)), (tirx.FloorMod, partial(_truncated, tirx.Mod)))
+    return kernel.with_body(tvm_ffi.structural_map(kernel.body, rules))
+
+
+def _truncated(operator: type[Expr], floored: Expr) -> Expr:
+    """A quotient or remainder as CUDA's own.
+
+    TVM does not know that numbers of the run are positive, and writes out what floors negative ones: several times the
+    code, with every operand twice.
+    """
+    return floored if isinstance(floored.b, tirx.IntImm) else operator(floored.a, floored.b)
 
 
 def _product(p: MmaParams, buffers: Buffers, weight: Weight) -> None:

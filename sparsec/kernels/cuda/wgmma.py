@@ -21,7 +21,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.kernels.cuda import blocks, mma_dense, mma_sp, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
 from sparsec.kernels.cuda.codes import E4M3
-from sparsec.kernels.cuda.family import Arrays, GpuFamily, family
+from sparsec.kernels.cuda.family import Arrays, GpuFamily, by_shape, family
 from sparsec.kernels.cuda.fragments import COLUMN_BYTES, FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
 from sparsec.kernels.cuda.tiles import WARP_GROUP_TILES
@@ -208,7 +208,7 @@ def _family(name: str, packing: GpuFamily[MmaParams], warps: Callable[[MmaParams
     """The family that multiplies by warp groups what a family of single warps packs."""
     return family(name, packing.formats, weight=partial(_weight, warps, multiply), pack=pack,
                   unpack=packing.unpack, params=packing.params, refuses=refuses, sparse=packing.sparse,
-                  tiles=WARP_GROUP_TILES, architecture=ARCHITECTURE)
+                  tiles=WARP_GROUP_TILES, architecture=ARCHITECTURE, packed_by=by_shape)
 
 
 def _refuses_blocks(p: MmaParams) -> str | None:

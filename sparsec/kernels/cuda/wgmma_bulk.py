@@ -17,7 +17,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import GpuWork
 from sparsec.kernels.cuda import fragments, metadata, ptx, specialised, wgmma
 from sparsec.kernels.cuda.block import Block
-from sparsec.kernels.cuda.family import Arrays, GpuFamily, GpuProduct, Skeleton, assembled
+from sparsec.kernels.cuda.family import Arrays, GpuFamily, GpuProduct, Skeleton, assembled, by_shape
 from sparsec.kernels.cuda.fragments import FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams, Tile, fields_of
 from sparsec.kernels.cuda.specialised import ROW_BYTES, Operand, PersistentParams
@@ -180,7 +180,8 @@ def _family(name: str, formats: tuple[str, ...], operand: Callable[[MmaParams], 
         lambda p: operand(p).arguments, lambda p: specialised.shared_bytes(p, unit_bytes),
         lambda p: specialised.build(p, operand(p)), partial(_work, unit_bytes))
     return assembled(name, formats, skeleton, pack=pack, unpack=unpack, params=params, refuses=specialised.refuses,
-                     tiles=tiles, sparse=unit_bytes == SPARSE_BYTES, architecture=wgmma.ARCHITECTURE, reject=reject)
+                     tiles=tiles, sparse=unit_bytes == SPARSE_BYTES, architecture=wgmma.ARCHITECTURE, reject=reject,
+                     counted_by=lambda product: product, packed_by=lambda p: (by_shape(p), p.tile.rows))
 
 
 def _sparse(p: MmaParams) -> Operand:
