@@ -84,8 +84,9 @@ def images(lanes, size, kernel, stride, pattern, activation, residual):
         source = PaddedFlat(batch, channels, height, width, 2, width + 2, lanes)
         stencil = convolution(source, target, (kernel, kernel), (1, 1), (kernel // 2, kernel // 2))
     else:
+        source = None
         stencil = strided_convolution(PhasePlanes(channels, (kernel, kernel), (stride, stride), (1, 1), (1, 1), target))
-    return over(stencil, target, pattern, activation, residual)
+    return over(stencil, target, pattern, activation, residual, source)
 
 
 def grouped(lanes, size, group, pattern, activation, residual):
@@ -113,9 +114,13 @@ def placed(s, target, values, junk):
     return y
 
 
-def over(s, target, pattern, activation, residual):
-    """Any X of the right size, whatever it is an image of."""
+def over(s, target, pattern, activation, residual, source=None):
+    """Any X of the right size, whatever it is an image of, with zeros between the pixels of a `source`."""
     x, extra, bias = random(s.x_size), random(s.y_size, 2), random(s.outputs, 3)
+    if source is not None:
+        inside = np.zeros(s.x_size, bool)
+        pixels(inside, padded_rows(source))[...] = True
+        x[~inside] = 0
     reads, writes = places(s)
 
     def finished(products):

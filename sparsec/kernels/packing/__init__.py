@@ -11,12 +11,13 @@ from sparsec.kernels.packing.groups import Groups
 from sparsec.kernels.packing.padded_rows import PaddedRows
 from sparsec.kernels.packing.recipe import Recipe
 from sparsec.kernels.packing.row_groups import RowGroups
+from sparsec.kernels.packing.tap_columns import TapColumns
 from sparsec.kernels.packing.windows import Windows
 from sparsec.kernels.packing.winograd import WinogradBlocks
 
 RECIPES: dict[str, type[Recipe]] = {
     kind.__name__: kind for kind in (
-        Bitmaps, GroupBlocks, Groups, OverlappingBlocks, PaddedBlocks, PaddedRows, RowGroups, Windows,
-        WinogradBlocks)}
+        Bitmaps, GroupBlocks, Groups, OverlappingBlocks, PaddedBlocks, PaddedRows, RowGroups,
+        TapColumns, Windows, WinogradBlocks)}
 
 __all__ = ["RECIPES", "Recipe"]

@@ -14,6 +14,7 @@ from sparsec.kernels.cpu.products import (
     spmm_compact,
     spmm_int8,
     spmm_pairs,
+    spmm_shifted,
     winograd,
 )
 
@@ -25,6 +26,7 @@ FAMILIES: dict[str, CpuFamily] = {family.name: family for family in (
     spmm.FAMILY,
     spmm_pairs.FAMILY,
     spmm_compact.FAMILY,
+    spmm_shifted.FAMILY,
     spmm_bf16.FAMILY,
     dense_bf16.FAMILY,
     dense_amx.FAMILY,

@@ -14,6 +14,25 @@ from sparsec.graph.layout import PaddedFlat, PhasePlanes, Tiled
 
 
 @dataclass(frozen=True)
+class Lines:
+    """The image rows of a convolution, whose taps lie in columns: how far right of the output's pixel each one reads.
+
+    Attributes:
+        height, width: rows and pixels of a row of the output.
+        stride: floats from a row to the next, of X and of Y.
+        columns: of the taps, in their order; negative ones read pixels on the left.
+        bounded: what taps read outside of an output's row is zero.
+
+    """
+
+    height: int
+    width: int
+    stride: int
+    columns: tuple[int, ...]
+    bounded: bool
+
+
+@dataclass(frozen=True)
 class Stencil:
     """Geometry of one product, all lengths and offsets in floats.
 
@@ -28,6 +47,7 @@ class Stencil:
         y_origin, y_row_stride, y_segment_stride, y_size: the same for Y and its rows.
         masked: Y's junk pixels must become zero, and so must everything between its segments.
         tail: lanes of a segment's last vector behind its last pixel.
+        lines: the rows of a convolution of one image.
 
     """
 
@@ -47,6 +67,7 @@ class Stencil:
     y_size: int
     masked: bool = False
     tail: int = 0
+    lines: Lines | None = None
 
     @property
     def inner(self) -> int:
@@ -99,7 +120,14 @@ def convolution(source: PaddedFlat, target: PaddedFlat, kernel: tuple[int, int],
         channels=source.channels, taps=taps, outputs=target.channels, lanes=source.lanes, vectors=target.vectors,
         segments=1, x_origin=source.origin, x_channel_stride=source.channel_stride, x_segment_stride=0,
         x_size=source.size, y_origin=target.origin, y_row_stride=target.channel_stride, y_segment_stride=0,
-        y_size=target.size, masked=target.clean, tail=target.vectors * target.lanes - target.span)
+        y_size=target.size, masked=target.clean, tail=target.vectors * target.lanes - target.span,
+        lines=_lines(target, [j * dilation[1] - begin[1] for _ in range(kernel[0]) for j in range(kernel[1])],
+                     bounded=source.clean and source.width <= target.width))
+
+
+def _lines(target: PaddedFlat, columns: list[int], *, bounded: bool) -> Lines | None:
+    single = target.batch == 1 and not target.sequence
+    return Lines(target.height, target.width, target.row_stride, tuple(columns), bounded) if single else None
 
 
 def strided_convolution(planes: PhasePlanes) -> Stencil:
@@ -110,4 +138,6 @@ def strided_convolution(planes: PhasePlanes) -> Stencil:
         channels=planes.channels, taps=taps, outputs=target.channels, lanes=target.lanes, vectors=target.vectors,
         segments=1, x_origin=0, x_channel_stride=planes.channel_stride, x_segment_stride=0, x_size=planes.size,
         y_origin=target.origin, y_row_stride=target.channel_stride, y_segment_stride=0, y_size=target.size,
-        masked=target.clean, tail=target.vectors * target.lanes - target.span)
+        masked=target.clean, tail=target.vectors * target.lanes - target.span,
+        lines=_lines(target, [j * planes.dilations[1] // planes.strides[1]
+                              for _ in range(planes.kernel[0]) for j in range(planes.kernel[1])], bounded=False))
