@@ -22,7 +22,6 @@ class ShiftedParams:
         chunk: channels of a K-chunk.
         halves: rows may end with half a vector.
         parts: equal shares of work that the rows of the weight are dealt into.
-        ahead: cache lines of weights that every row asks for, of a later one.
 
     """
 
@@ -32,7 +31,6 @@ class ShiftedParams:
     chunk: int
     halves: bool = False
     parts: int = 1
-    ahead: int = 0
 
     @property
     def lines(self) -> Lines:
@@ -161,7 +159,7 @@ class ShiftedParams:
     @property
     def tile(self) -> int:
         """Floats of a tile's sums."""
-        return self.rows * len(self.widths) * self.stencil.lanes
+        return self.rows * sum(self.widths)
 
     @property
     def busy(self) -> float:

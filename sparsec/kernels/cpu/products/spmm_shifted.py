@@ -286,8 +286,8 @@ def _finish(b: Buffers, p: ShiftedParams, sums: Buffer | None, row: Expr, chunk:
         for place in places:
             _store(b, p, row, start, place, product(*place))
         return
-    lanes = p.stencil.lanes
-    waiting = {place: row * p.tile + number * lanes for number, place in enumerate(places)}
+    waiting = {(image_row, vector): row * p.tile + image_row * sum(p.widths) + vector * p.stencil.lanes
+               for image_row, vector in places}
 
     def total(place: tuple[int, int]) -> Expr:
         return product(*place) + load(sums, waiting[place], p.widths[place[1]])
