@@ -22,6 +22,7 @@ class ShiftedParams:
         chunk: channels of a K-chunk.
         halves: rows may end with half a vector.
         parts: equal shares of work that the rows of the weight are dealt into.
+        ahead: cache lines of values that every row asks for, as in `SpmmParams`.
 
     """
 
@@ -31,6 +32,7 @@ class ShiftedParams:
     chunk: int
     halves: bool = False
     parts: int = 1
+    ahead: int = 0
 
     @property
     def lines(self) -> Lines:

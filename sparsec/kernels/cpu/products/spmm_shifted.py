@@ -25,6 +25,7 @@ from sparsec.kernels.cpu.products import load_four
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.locality import L2_SHARE
 from sparsec.kernels.cpu.products.shifted_params import ShiftedParams
+from sparsec.kernels.cpu.products.spmm import AHEAD_SHARE, LINE, MAX_AHEAD
 from sparsec.kernels.cpu.products.tilings import SPARSE_SHARES, balanced
 from sparsec.kernels.cpu.products.walk import finishing_kernel
 from sparsec.kernels.emit.activations import finished
@@ -37,6 +38,7 @@ from sparsec.kernels.emit.tir import (
     add_to,
     load,
     parallel,
+    prefetch,
     registers,
     splat,
     store,
@@ -45,6 +47,7 @@ from sparsec.kernels.family import Family, float_product
 from sparsec.kernels.packing.tap_columns import TapColumns, expected_steps
 from sparsec.target import Target
 
+AHEAD_ROWS = 4  # rows that weights are asked for ahead of their use
 SPARE_REGISTERS = 5  # beside the sums: four weights, one of them, and what the compiler moves
 LEAST_VECTORS = 4  # of a step, which hide the latency of multiply-adds
 TWICE = 1.15  # image rows that tiles compute, at most, as a multiple of those that there are
@@ -93,6 +96,10 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
 
 def _option(layer: StencilProduct, p: ShiftedParams, target: Target) -> Option:
     steps, strays = layer.memoised(expected_steps, recipe(replace(p, parts=1)))
+    values = 4 * len(p.slots) * steps
+    lines = max(1, round(values / (LINE * p.stencil.outputs * p.chunks)))
+    small = values < target.l2_bytes * AHEAD_SHARE
+    p = replace(p, ahead=0 if small or lines > MAX_AHEAD else lines)
     nbytes = int(steps * (4 * len(p.slots) + 8)) + 4 * p.stencil.outputs * p.chunks
     return Option("csr", "spmm/shifted", f"V={p.busy:g} rows={p.rows} chunk={p.chunk}", p, nbytes,
                   work(p, steps, strays, layer.density, target), "f32")
@@ -164,10 +171,10 @@ def _share(b: Buffers, p: ShiftedParams, thread: Expr, threads: int) -> None:
                 flat = T.Bind(((begin + unit) * p.chunks + chunk) * per_part + index)
                 row = T.Bind(b["rows"][flat])
                 if s.outputs % p.parts == 0:
-                    _row(b, p, scratch, sums, flat, row, chunk, start)
+                    _row(b, p, scratch, sums, flat, row, chunk, start, tile == T.floordiv(low, p.parts))
                 else:
                     with T.If(row >= 0), T.Then():
-                        _row(b, p, scratch, sums, flat, row, chunk, start)
+                        _row(b, p, scratch, sums, flat, row, chunk, start, tile == T.floordiv(low, p.parts))
 
 
 def _clear(b: Buffers, p: ShiftedParams, thread: Expr, threads: int) -> None:
@@ -203,13 +210,16 @@ def _copy(b: Buffers, p: ShiftedParams, scratch: Buffer, chunk: Expr, start: Exp
 
 
 def _row(b: Buffers, p: ShiftedParams, scratch: Buffer, sums: Buffer | None, flat: Expr, row: Expr, chunk: Expr,
-         start: Expr) -> None:
-    """A row of the weight and a chunk of channels: the loop over its steps, then the shifts."""
+         start: Expr, asks: Expr) -> None:
+    """A row of the weight and a chunk of channels: the loop over its steps, then the shifts; it `asks` for weights."""
     lanes, places = p.stencil.lanes, len(p.slots)
     acc = registers(p.accumulators, lanes)
     for register in range(p.accumulators):
         store(acc, register * lanes, splat(0.0, p.widths[register % len(p.widths)]))
     first = T.Bind(b["starts"][flat])
+    if p.ahead:
+        with T.If(asks), T.Then():
+            _prefetch(b, p, first)
     with T.serial(0, b["starts"][flat + 1] - first) as each:
         step = T.Bind(first + each)
         word = T.Bind(b["indices"][step])
@@ -225,6 +235,15 @@ def _row(b: Buffers, p: ShiftedParams, scratch: Buffer, sums: Buffer | None, fla
         return _shifted(p, acc, image_row, vector)
 
     _finish(b, p, sums, row, chunk, start, product)
+
+
+def _prefetch(b: Buffers, p: ShiftedParams, step: Expr) -> None:
+    """Ask for the weights of a row to come."""
+    value_bytes, index_bytes = 4 * len(p.slots), 8
+    coming = step + -(-AHEAD_ROWS * p.ahead * LINE // value_bytes)
+    for name, nbytes, width in (("values", value_bytes, 4), ("indices", index_bytes, 8)):
+        for line in range(-(-p.ahead * nbytes // value_bytes)):
+            prefetch(b[name], coming * (nbytes // width) + line * (LINE // width))
 
 
 def _multiply(p: ShiftedParams, scratch: Buffer, acc: Buffer, number: int, offset: Expr, value: Expr) -> None:
