@@ -231,7 +231,8 @@ CASES = {
         (tiles, Tiled(1, 40, 30, 64), 24, 0.2, True),  # a tile with fewer tokens
         (images, (1, 6, 20, 5, 14), 3, 1, 0.3, True),  # rows of whole vectors
         (images, (1, 40, 24, 4, 4), 3, 1, 0.2, False),  # pixels of one vector in two, as in the next two
-        (images, (2, 9, 12, 2, 2), 3, 1, "skewed", False), (images, (1, 5, 8, 2, 2), 3, 2, "4x1", False)],
+        (images, (2, 9, 12, 2, 2), 3, 1, "skewed", False), (images, (1, 5, 8, 2, 2), 3, 2, "4x1", False),
+        (images, (1, 6, 11, 5, 16), 3, 1, 0.3, False)],  # rows of whole vectors, no room for what taps read beside
         cycle(["relu", "none", "gelu_erf", "clip", "silu"]), strict=False)],
     CodesProduct: [(codes, *each) for each in [
         (PaddedFlat(1, 6, 5, 9, 1, 10, 4), 12, 0.3, "uint8", False), (Tiled(2, 64, 21, 64), 8, 0.2, "uint8", True),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -23,9 +22,8 @@ class TapColumns(Recipe):
         channel_step: floats from a channel to the next where the kernel reads.
         origin: where the first channel begins.
         tap_offsets: floats from there to the image row that each tap reads.
-        tap_sums: the sums, counted from 0, that each tap belongs to; those of the next read one pixel further right
-            or as many as `columns` says.
-        columns: how far right of an output each of the sums reads, counted from the first.
+        tap_sums: the sums, counted from 0, that each tap belongs to.
+        columns: pixels that each of the sums reads further right than the first.
         slots: the sums of the places of a step, ascending.
         open: by sums, 1 where non-zeros of other taps may take their places.
         zeros: where the kernel reads zeros.
@@ -49,7 +47,7 @@ class TapColumns(Recipe):
         """Of an index: those of a step share a word."""
         return 64 // len(self.slots)
 
-    @cached_property
+    @property
     def places(self) -> np.ndarray:
         """Places of a step that each of the sums has."""
         return np.bincount(self.slots, minlength=len(self.columns))

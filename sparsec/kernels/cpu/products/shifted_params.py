@@ -86,7 +86,7 @@ class ShiftedParams:
 
     @property
     def open(self) -> tuple[bool, ...]:
-        """Of the sums, whether all that outputs need of them lies in their lanes: other taps' products may join them."""
+        """Of the sums, whether all that outputs need of them has a lane: products of other taps may join them."""
         left, right = self.margins
         return tuple(-left <= column <= right for column in self.columns)
 

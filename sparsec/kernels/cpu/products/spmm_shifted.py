@@ -23,7 +23,7 @@ from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.images.padded import keep_lanes, load_lanes, store_lanes
 from sparsec.kernels.cpu.products import load_four
 from sparsec.kernels.cpu.products.layer import StencilProduct
-from sparsec.kernels.cpu.products.locality import L2_SHARE
+from sparsec.kernels.cpu.products.locality import FULL, L2_SHARE, SCATTERED
 from sparsec.kernels.cpu.products.shifted_params import ShiftedParams
 from sparsec.kernels.cpu.products.spmm import AHEAD_SHARE, LINE, MAX_AHEAD
 from sparsec.kernels.cpu.products.tilings import SPARSE_SHARES, balanced
@@ -62,10 +62,8 @@ def reject(layer: StencilProduct, isa: Isa) -> str | None:
         return "it computes one image at a time"
     if len({*lines.columns}) == 1:
         return "taps of one column need no shifts"
-    if layer.groups > 1:
-        return "it computes convolutions of one group"
-    if len(_params(layer, isa, 1, 1).slots) > load_four.FOUR:
-        return "a step has no more than four places"
+    if layer.groups > 1 or len(_params(layer, isa, 1, 1).slots) > load_four.FOUR:
+        return "it computes convolutions of one group, whose steps have four places at most"
     if layer.stencil.y_origin + lines.height * lines.stride > layer.stencil.y_row_stride:
         return "channels end with the last pixel of an image"
     return None
@@ -122,18 +120,17 @@ def recipe(params: ShiftedParams) -> TapColumns:
 def work(p: ShiftedParams, steps: float, strays: float, density: float, target: Target) -> Work:
     """What a run costs that takes so many steps, and loads for so many non-zeros that cross cache lines."""
     s, ends = p.stencil, p.tiles * p.stencil.outputs * p.chunks
-    weights = steps * (4 * len(p.slots) + 8)
+    weights, slots = steps * (4 * len(p.slots) + 8), steps * len(p.slots)
     stay = weights <= L2_SHARE * target.l2_bytes
-    shifts = (len(p.columns) - 1) * p.busy
-    copies = 3 * p.tiles * s.channels * p.copied * sum(p.widths) / s.lanes
+    copies = 3 * p.tiles * s.channels * p.copied * sum(p.widths) / s.lanes  # a store takes as long as two loads
     sums = 3 * p.busy if p.chunks > 1 else p.busy
-    held = 4 * p.chunk * p.channel_step / target.l1_bytes
-    evicted = max(0.0, 1 - 0.95 / held) * 4 * s.lanes * p.busy * p.tiles * steps * len(p.slots) * 0.6
+    evicted = SCATTERED * max(0.0, 1 - FULL * target.l1_bytes / (4 * p.chunk * p.channel_step))
     residual = 2 if p.epilogue.residual and not p.in_place else 1
     return Work(
-        fmas=p.tiles * (steps * len(p.slots) + 0.0) * p.busy,
-        loads=p.tiles * (steps * (len(p.slots) * p.busy + 2) + strays * p.busy) + ends * (shifts + sums) + copies,
-        groups=ends, l2_bytes=evicted,
+        fmas=p.tiles * slots * p.busy,
+        loads=p.tiles * (slots * p.busy + 2 * steps + strays * p.busy) + ends * sums + copies,
+        permutes=ends * (len(p.columns) - 1) * p.busy,
+        groups=ends, l2_bytes=p.tiles * slots * 4 * s.lanes * p.busy * evicted,
         memory_bytes=weights * (1 if stay else p.tiles) + 4 * (s.x_size + residual * s.y_size),
         kernel="spmm/shifted", pixels=s.pixels, density=density)
 
