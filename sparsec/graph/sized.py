@@ -55,12 +55,16 @@ class Convolution(NamedTuple):
 
 
 class Attention(NamedTuple):
-    """A kernel of attention: features of keys and of values, the factor of the scores, or the steps in its place."""
+    """A kernel of attention: features of keys and of values, the factor of the scores, or the steps in its place.
+
+    All of its calls have a mask, or none has (`masked`), or some have: None.
+    """
 
     depth: int
     width: int
     scale: float
     steps: tuple[str, ...] = ()
+    masked: bool | None = None
 
 
 class Computed(NamedTuple):

@@ -293,3 +293,8 @@ def test_a_weight_is_packed_once_for_all_numbers_of_rows(monkeypatch):
     monkeypatch.setattr(products, "_beside", lambda *given: (launched.append(given), beside(*given))[1])
     Compiled(MODEL, "cuda-sm80")
     assert len(packed) == len(set(packed)) < len(launched)
+
+
+def test_attention_has_the_kernels_that_its_calls_need(transformer):
+    names = {each.name_hint for each in transformer[0].program._kernels.module.get_global_vars()}
+    assert {each for each in names if each.startswith("attention")} == {"attention0_16_masked", "attention0_64_masked"}

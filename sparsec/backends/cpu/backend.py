@@ -128,7 +128,7 @@ class CpuBackend(Backend):
         from sparsec.kernels.emit.isa import isa_of
 
         isa = isa_of(job.target, job.threads)
-        built = {f"attention{number}": sized_attention.build(sized_attention.SizedAttention(*each), isa)
+        built = {f"attention{number}": sized_attention.build(sized_attention.SizedAttention(*each[:4]), isa)
                  for number, each in enumerate(attentions)}
         built |= {f"rotary{number}": sized_rotary.build(sized_rotary.SizedRotary(*each), isa)
                   for number, each in enumerate(rotations)}

@@ -65,7 +65,8 @@ def build(wanted: Wanted, target: Target, half: str) -> tuple[Functions, Mapping
     steps = [recurrences.build(each) for each in wanted.recurrences]
     kernels |= {f"recurrence{number}": kernel for number, (kernel, _) in enumerate(steps)}
     for number, each in enumerate(attentions):
-        for queries, masked, grown in product(QUERIES, (False, True), (False, True)[:1 + caches]):
+        masks = (False, True) if each.masked is None else (each.masked,)
+        for queries, masked, grown in product(QUERIES, masks, (False, True)[:1 + caches]):
             p = _params(each, queries, half, target, masked=masked)
             name = f"attention{number}_{queries}" + "_masked" * masked + "_grown" * grown
             kernels[name] = sized_attention.build(p, grown=grown)

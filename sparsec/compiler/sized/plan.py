@@ -310,9 +310,15 @@ def _attention(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs:
     depth, width = (node.attributes.get_int(name, 0) or 0 for name in ("depth", "width"))
     params = Attention(depth, width, node.attributes.get_float("scale", 1.0) or 1.0,
                        tuple(node.attributes.get_strings("steps", ()) or ()))
-    if params not in plan.attentions:
-        plan.attentions.append(params)
-    plan.step("attention", inputs, outputs, kernel=plan.attentions.index(params))
+    masked = bool([*inputs, None][3])
+    known = [each._replace(masked=None) for each in plan.attentions]
+    if params not in known:
+        known.append(params)
+        plan.attentions.append(params._replace(masked=masked))
+    number = known.index(params)
+    if plan.attentions[number].masked != masked:
+        plan.attentions[number] = params
+    plan.step("attention", inputs, outputs, kernel=number)
 
 
 def _windows(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs: Sequence[str | None]) -> None:
