@@ -9,7 +9,7 @@ import pytest
 
 from sparsec.backends.relax.importer import OPERATORS
 from sparsec.cost.precisions import HALF_PRECISIONS
-from sparsec.errors import UnsupportedOperatorError
+from sparsec.errors import InputError, UnsupportedOperatorError
 from sparsec.report.explain import explain
 from tests.support import decoders
 from tests.support.cuda import networks
@@ -62,6 +62,18 @@ def test_images_take_any_height_and_width():
     assert not operators(found)
     for shape in ((1, 4, 16, 16), (2, 4, 21, 10)):
         check(found, {"x": floats(*shape)})
+
+
+def test_images_that_do_not_fit_beside_each_other_are_refused():
+    g = networks.Graph()
+    x = g("Relu", g.conv("x", 8, 4, 3))
+    small = g("Resize", g.conv(x, 8, 8, 3, stride=2), "", g.constant(np.float32([1, 1, 2, 2])), mode="nearest")
+    g("Relu", g.conv(g("Concat", small, x, axis=1), 4, 16, 1), name="y")
+    model = g.model({"x": (FLOAT, ["batch", 4, "height", "width"])}, {"y": ["batch", 4, "tall", "wide"]})
+    found = compiled(model)
+    check(found, {"x": floats(2, 4, 6, 8)})
+    with pytest.raises(InputError, match=r"shapes \(1, 8, 6, 7\), \(1, 7, 6, 8\), which differ beside axis"):
+        found[0]({"x": floats(1, 4, 7, 6)})
 
 
 def test_scales_of_dynamic_quantisation_are_kernels(tmp_path):
