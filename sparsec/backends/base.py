@@ -206,6 +206,16 @@ class Backend(ABC):
     def join(self, graph: ir.Model, job: Job) -> None:  # noqa: B027 - most leave layers as they are
         """Make one layer of several, in place, where that is predicted to be faster; the graph's passes have run."""
 
+    def division(self, weights: Sequence[np.ndarray], job: Job) -> Sequence[Sequence[int]]:  # noqa: ARG002 - of some
+        """Which linear layers of one input are faster as one product at run-time sizes: the numbers of each product's.
+
+        Args:
+            weights: (inputs, outputs) of each.
+            job: what they are compiled for.
+
+        """
+        return [[number] for number in range(len(weights))]
+
     def recipe(self, option: Option) -> Hashable | None:  # noqa: ARG002
         """How an option's kernel reads the weight: equal ones read the same bytes; None where that is not known."""
         return None

@@ -2,7 +2,7 @@
 
 An annotation is defined once, beside the type of what it holds: `graph.layout.LAYOUT` (where a value lies),
 `cost.plan.CHOICE` (the kernel of a layer), `kernels.ranges.RANGES` (what calibrates a layer), and
-`OUTSIDE`, `NARROW`, `HALF` and `NETWORK` here.
+`OUTSIDE`, `NARROW`, `HALF`, `APART` and `NETWORK` here.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ NARROW = Annotation[str]("narrow")
 
 HALF = Annotation[str]("half")
 """The half-precision type that a value of floats is stored in between the stages of a model for run-time sizes."""
+
+APART = Annotation[str]("apart")
+"""Why a node that keeps rows apart is in no stage of rows."""
 
 NETWORK = Annotation[float]("network")
 """All weights that an inference reads, as a multiple of this layer's: what drives these out of the caches."""

@@ -51,6 +51,14 @@ def test_a_transformer_takes_any_size(transformer, batch, tokens):
         agree(compiled(feeds), session.run(None, feeds))
 
 
+def test_projections_are_one_product_whose_parts_attention_reads(transformer):
+    compiled, _ = transformer
+    joined = {row["layer"] for row in compiled.artifact.report["layers"] if row["layer"].endswith(".joined")}
+    assert len(joined) == 1
+    assert [step["op"] for step in compiled.program.steps].count("Split") == 1
+    assert not compiled.artifact.report["outside"]
+
+
 def test_keys_that_a_mask_hides_are_left_out(transformer, monkeypatch):
     monkeypatch.setattr(device_attention, "LISTED_STAGES", {True: 1, False: 1})
     compiled, session = transformer

@@ -16,6 +16,7 @@ from sparsec.machine.memory import Memory
 from sparsec.target import CUBLASLT, LIBRARIES, Target
 
 if TYPE_CHECKING:  # see `backends.base`
+    import numpy as np
     import onnx_ir as ir
 
     from sparsec.backends.chain import Chain
@@ -96,6 +97,12 @@ class CudaBackend(Backend):
         from sparsec.backends.cuda.joining import join
 
         join(graph, job.target, job.precision, job.calibration.machine)
+
+    def division(self, weights: Sequence[np.ndarray], job: Job) -> Sequence[Sequence[int]]:
+        """As predicted for few to many rows together."""
+        from sparsec.backends.cuda.joining import division
+
+        return division(weights, job.target, job.precision, job.calibration.machine)
 
     def project(self, node: ir.Node) -> float | None:
         """Keep the two largest of every four weights along the inputs."""

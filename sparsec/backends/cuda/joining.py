@@ -24,8 +24,11 @@ from sparsec.graph.nodes import node_name, on_the_left, operand, optional
 from sparsec.graph.operators import DOMAIN
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cuda.family import GpuProduct
+from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.target import Target
 
+COUNTS = (16, 128)
+"""Rows for which layers of run-time sizes are priced, together."""
 MOST = 8
 """Layers that are joined; so many projections of one tensor are not those of one attention."""
 Price = Callable[[GpuProduct], tuple[float, str]]
@@ -40,9 +43,21 @@ def join(model: ir.Model, target: Target, precision: str, machine: Rates) -> Non
         return winner.predicted_s, winner.option.name
 
     for group in _siblings(model.graph):
-        for chosen in _fastest(group, price):
+        for chosen in _fastest([layer_of(node) for node in group], price):
             if len(chosen) > 1:
-                _join(model.graph, chosen)
+                _join(model.graph, [group[number] for number in chosen])
+
+
+def division(weights: Sequence[np.ndarray], target: Target, precision: str, machine: Rates) -> list[list[int]]:
+    """Which layers of one input, by their weights (inputs, outputs), are one product where the run tells the rows."""
+    def price(layer: GpuProduct) -> tuple[float, str]:
+        winners = [choose("", measured(*options(replace(layer, columns=count), target, precision))[0],
+                          machine=machine).winner for count in COUNTS]
+        return sum(winner.predicted_s for winner in winners), winners[0].option.name
+
+    layers = [GpuProduct(np.ascontiguousarray(weight.T), np.zeros(weight.shape[1], np.float32), 1, Epilogue())
+              for weight in weights]
+    return _fastest(layers, price)
 
 
 def _siblings(graph: ir.Graph) -> list[Group]:
@@ -63,21 +78,22 @@ def _is_projection(node: ir.Node) -> bool:
     return plain and inside and bool(users) and all(map(reads_slices, users))
 
 
-def _fastest(group: Group, price: Price) -> list[Group]:
-    """The group as it is, by formats, or as one: what is predicted to take the least time."""
-    alone = [price(layer_of(node)) for node in group]
-    by_format: dict[str, Group] = {}
-    for node, (_, form) in zip(group, alone, strict=True):
-        by_format.setdefault(form, []).append(node)
-    divisions = [(sum(seconds for seconds, _ in alone), [[node] for node in group])]
-    candidates = [[group]] if len(by_format) in (1, len(group)) else [[group], list(by_format.values())]
-    divisions += [(sum(price(_joined(part))[0] for part in division), division) for division in candidates]
-    return min(divisions, key=lambda division: division[0])[1]
+def _fastest(layers: Sequence[GpuProduct], price: Price) -> list[list[int]]:
+    """The layers as they are, by formats, or as one: the numbers of those that are predicted to take the least time."""
+    alone = [price(layer) for layer in layers]
+    by_format: dict[str, list[int]] = {}
+    for number, (_, form) in enumerate(alone):
+        by_format.setdefault(form, []).append(number)
+    divisions = [(sum(seconds for seconds, _ in alone), [[number] for number in range(len(layers))])]
+    every = [list(range(len(layers)))]
+    candidates = [every] if len(by_format) in (1, len(layers)) else [every, list(by_format.values())]
+    divisions += [(sum(price(_joined([layers[number] for number in part]))[0] for part in parts), parts)
+                  for parts in candidates]
+    return min(divisions, key=lambda each: each[0])[1]
 
 
-def _joined(group: Sequence[ir.Node]) -> GpuProduct:
+def _joined(layers: Sequence[GpuProduct]) -> GpuProduct:
     """Layers as one product."""
-    layers = [layer_of(node) for node in group]
     return replace(layers[0], weight=np.concatenate([layer.weight for layer in layers]),
                    bias=np.concatenate([layer.bias for layer in layers]), facts={})
 

@@ -15,7 +15,7 @@ from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.compiler.sized.codes import dequantize_apart
 from sparsec.compiler.sized.rows import NOT_DATA, RESHAPES, Rows, constants, leading, row_nodes
 from sparsec.compiler.sized.simplify import known_data
-from sparsec.graph.annotations import HALF
+from sparsec.graph.annotations import APART, HALF
 from sparsec.graph.constants import add_constant
 from sparsec.graph.guards import Guard, guards, in_order
 from sparsec.graph.nodes import read_by
@@ -52,7 +52,8 @@ def stages_of(graph: ir.Graph, symbols: Symbols, spared: Spared = NOTHING, alone
     without a layer beside them, too.
     """
     rows, fixed = row_nodes(graph, symbols, alone), constants(graph)
-    rows = {node: each for node, each in rows.items() if node.domain or spared.why_interpreted(node) is None}
+    rows = {node: each for node, each in rows.items() if (node.domain or spared.why_interpreted(node) is None)
+            and APART.get(node) is None}
     when = guards(graph)
     level: dict[ir.Value, int] = {}
     single: list[tuple[int, int, ir.Node]] = []

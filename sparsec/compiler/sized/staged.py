@@ -19,6 +19,7 @@ from sparsec.compiler.sized.dense_convolutions import Convolutions, fuse
 from sparsec.compiler.sized.device import ALONE, mark_halves
 from sparsec.compiler.sized.image_change import has_open_sides
 from sparsec.compiler.sized.images import rows_of_images
+from sparsec.compiler.sized.joining import join_projections
 from sparsec.compiler.sized.movement import shorten_moves, sink_rows
 from sparsec.compiler.sized.plan import Plan, write
 from sparsec.compiler.sized.recurrent import write_recurrent
@@ -89,6 +90,8 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], job: Job, con
         NameFixPass()(model)
     fuse_attention(model.graph, symbols, lambda each: backend.rejects_attention(each, job) is None)
     fuse_rotary(model.graph, symbols)
+    if backend.device:
+        join_projections(model.graph, symbols, lambda weights: backend.division(weights, job))
     RemoveUnusedNodesPass()(model)
     round_for_layers(model.graph, symbols)
     stages = stages_of(model.graph, symbols, context.spared, ALONE if backend.device else ())

@@ -134,7 +134,7 @@ class Between(Attending):
             return False
         axis = step["attributes"].get("axis", 0) % arrays[0].ndim
         shape = list(arrays[0].shape)
-        if any((*array.shape[:axis], *array.shape[axis + 1:]) != (*shape[:axis], *shape[axis + 1:]) for array in arrays):
+        if len({(*array.shape[:axis], *array.shape[axis + 1:]) for array in arrays}) > 1:
             raise ValueError(f"what becomes '{step['outputs'][0]}' has the shapes "
                              f"{', '.join(str(array.shape) for array in arrays)}, which differ beside axis {axis}")
         shape[axis] = sum(array.shape[axis] for array in arrays)
