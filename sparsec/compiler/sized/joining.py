@@ -97,11 +97,19 @@ def _join(graph: ir.Graph, group: Sequence[ir.Node], symbols: Symbols) -> int:
                     {"axis": -1}, num_outputs=len(group), name=f"{name}.parts")
     for part, end, size in zip(parts.outputs, ends, sizes, strict=True):
         part.name, part.type, symbols.shapes[part] = f"{end.name}.part", end.type, (*lead, Size.of(size))
-    APART.set(parts, "attention reads its results where they lie")
     graph.insert_before(group[0], [*nodes, parts])
     for part, end in zip(parts.outputs, ends, strict=True):
         end.replace_all_uses_with(part)
+    _keep_apart(parts)
     return len(group) - 1
+
+
+def _keep_apart(node: ir.Node) -> None:
+    """Let a node, and what looks at its results, be in no stage, which would copy them."""
+    APART.set(node, "attention reads its results where they lie")
+    for use in (use for value in node.outputs for use in value.uses()):
+        if use.node.op_type in PASSED and not use.node.domain:
+            _keep_apart(use.node)
 
 
 def _made(node: ir.Node, shape: tuple[Size, ...], symbols: Symbols) -> ir.Node:

@@ -90,9 +90,9 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], job: Job, con
         NameFixPass()(model)
     fuse_attention(model.graph, symbols, lambda each: backend.rejects_attention(each, job) is None)
     fuse_rotary(model.graph, symbols)
-    if backend.device:
-        join_projections(model.graph, symbols, lambda weights: backend.division(weights, job))
     RemoveUnusedNodesPass()(model)
+    if backend.device and join_projections(model.graph, symbols, lambda weights: backend.division(weights, job)):
+        RemoveUnusedNodesPass()(model)
     round_for_layers(model.graph, symbols)
     stages = stages_of(model.graph, symbols, context.spared, ALONE if backend.device else ())
     if half := backend.half(job):
