@@ -54,6 +54,9 @@ CACHED = " cached"
 ROUNDED = " bf16"
 """What the names of kernels end in that round activations to bf16, of those with a twin that does not."""
 
+LIKE = {"spmm/shifted": "spmm/im2col", "spmm/mec": "spmm/im2col", "spmm/compact": "spmm/direct"}
+"""Kernels that a machine's efficiencies may not have yet, and those whose inner loops are like theirs."""
+
 FORK_S = 2.5e-6
 """Seconds until the threads of a kernel have begun and joined again (TVM 0.27's pool)."""
 
@@ -114,10 +117,12 @@ class Machine:
     def factor(self, work: Work) -> float:
         """What the kernel takes longer than the rates say; where that is unknown, what its twin without suffix takes.
 
-        Of weights in caches that is the kernel on others, of activations in bf16 the one on float32.
+        Of weights in caches that is the kernel on others, of activations in bf16 the one on float32. Where that is
+        unknown, too, the kernel is taken to be no better than the one that it is `LIKE`.
         """
         twin = work.kernel.removesuffix(CACHED).removesuffix(ROUNDED)
-        table = self.efficiency.get(work.kernel) or self.efficiency.get(twin)
+        names = (name for name in (work.kernel, twin, LIKE.get(twin)) if name in self.efficiency)
+        table = next((self.efficiency[name] for name in names if name), None)
         if table is None:
             return 1.0
         by_pixels = [np.interp(math.log(work.density or 1.0), np.log(DENSITIES), row) for row in table]

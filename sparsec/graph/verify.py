@@ -13,6 +13,7 @@ from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
 
 from sparsec.errors import ModelError, ShapeError, counted
 from sparsec.graph import operators, scales
+from sparsec.graph.ceilings import drop_late_windows
 from sparsec.graph.constants import constant
 from sparsec.graph.faults import plain
 from sparsec.graph.guards import ALWAYS, guards
@@ -49,7 +50,7 @@ def infer(model: ir.Model, where: str, declared: Declared | None = None) -> None
     infer_leniently = ShapeInferencePass(strict_mode=False)
     with quiet():
         infer_leniently(model)
-        while _carry_over(model):
+        while drop_late_windows(model) or _carry_over(model):
             infer_leniently(model)
         lost = [(node, value) for node in model.graph.all_nodes() for value in node.outputs if value.shape is None]
         bound = all(static_shape(value) is not None for value in model.graph.inputs)

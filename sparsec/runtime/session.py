@@ -370,23 +370,17 @@ class InferenceSession:
     def _run_parts(self, engine: Engine, feeds: Feeds, wanted: Sequence[int]) -> list[np.ndarray]:
         """The wanted outputs where the entry function takes a part of the rows at a time."""
         values = [fitting_array(*check, feeds, self._inputs) for check in self._checks]
-        specs = [self._outputs[index] for index in wanted]
-        outputs = [np.empty(spec.shape, element_type(spec.dtype)) for spec in specs]
+        outputs = [np.empty(self._outputs[index].shape, element_type(self._outputs[index].dtype)) for index in wanted]
         inputs, results = ([np.split(array, self._parts) for array in arrays] for arrays in (values, outputs))
         for part in range(self._parts):
             for buffer, pieces in zip(engine.buffers, inputs, strict=True):
                 buffer[...] = pieces[part]
-            for pieces, piece in zip(results, self._part(engine, wanted), strict=True):
+            if (direct := engine.direct) is not None:
+                tvm_runtime.call(self.threads, direct.call, direct.table)
+            found = [direct.outputs[index] for index in wanted] if direct else self._by_machine(engine, wanted)
+            for pieces, piece in zip(results, found, strict=True):
                 pieces[part][...] = piece.view(pieces[part].dtype)
         return outputs
-
-    def _part(self, engine: Engine, wanted: Sequence[int]) -> list[np.ndarray]:
-        """The wanted outputs for what is in the buffers; a later call may use their memory."""
-        if engine.direct is None:
-            found = self._call(engine)
-            return [self._fetch(self._get_item(found, index), engine.reserved) for index in wanted]
-        tvm_runtime.call(self.threads, engine.direct.call, engine.direct.table)
-        return [engine.direct.outputs[index] for index in wanted]
 
     def _bucket(self, feeds: Feeds) -> InferenceSession:
         """The session of the bucket that has the shapes of the feeds."""

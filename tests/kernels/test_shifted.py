@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from sparsec.backends.cpu.calls import call
+from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.products import spmm_shifted
+from sparsec.kernels.cpu.products.stencil import convolution
 from sparsec.kernels.packing.tap_columns import TapColumns, expected_steps
 from sparsec.target import resolve
 from tests.support.family_checks import SMALL, check
-from tests.support.layers import images, weight
+from tests.support.layers import images, over, weight
 from tests.support.targets import compiled, isa, runnable
 
 OPEN = {"all": (1, 1, 1), "right": (0, 1, 1), "middle": (0, 1, 0), "none": (0, 0, 0)}
@@ -83,6 +85,23 @@ def test_rows_of_any_width(width, stride, target):
         options = spmm_shifted.FAMILY.offers(case.layer, replace(resolve(target), **SMALL),
                                              replace(features, halves=halves), "fp32")
         check(spmm_shifted.FAMILY, case, options[-1], replace(features, halves=halves), target)
+
+
+@pytest.mark.parametrize(("dilation", "pad", "width"), [(5, 5, 24), (5, 0, 24), (9, 9, 24), (9, 0, 40), (12, 12, 33)])
+@pytest.mark.parametrize("halves", [False, True])
+@pytest.mark.parametrize("target", runnable("cpu-avx2", "cpu-avx512"))
+def test_taps_of_a_row_are_a_vector_apart_at_most(dilation, pad, width, halves, target):
+    features = replace(isa(target, 1), halves=halves)
+    less = 2 * (dilation - pad)
+    source, image = (PaddedFlat(1, channels, size, size, pad, size + pad, features.lanes)
+                     for channels, size in ((6, width), (9, width - less)))
+    stencil = convolution(source, image, (3, 3), (dilation, dilation), (pad, pad))
+    case = over(stencil, image, 0.3, "none", False, source)
+    if spmm_shifted.reject(case.layer, features) is None:
+        options = spmm_shifted.FAMILY.offers(case.layer, replace(resolve(target), **SMALL), features, "fp32")
+        check(spmm_shifted.FAMILY, case, options[-1], features, target)
+    else:
+        assert 2 * dilation > features.lanes // 2
 
 
 @pytest.mark.parametrize("width", [7, 14, 16])

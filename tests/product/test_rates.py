@@ -9,7 +9,8 @@ from sparsec.backends.cpu import calibrate, rates
 from sparsec.cost import microarchitectures
 from sparsec.cost.calibration import SHIPPED, keep, key
 from sparsec.cost.microarchitectures import MICROARCHITECTURES, microarchitecture_of, scaled
-from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS
+from sparsec.cost.option import Work
+from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, LIKE, PIXELS
 from sparsec.machine import tvm_runtime
 from sparsec.target import machine_family, machine_name, resolve
 from tests.support.cli import sparsec, write_model
@@ -70,6 +71,14 @@ def test_a_quick_measurement_is_some_of_what_calibrate_measures():
     assert tiles is None or 1e6 < tiles < 1e9
     assert found.keys() == QUICK.keys()
     assert all(1e8 < rate < 1e13 for rate in found.values())
+
+
+@pytest.mark.parametrize("name", MICROARCHITECTURES)
+@pytest.mark.parametrize("kernel", LIKE)
+def test_a_kernel_that_nobody_measured_is_no_better_than_one_like_it(name, kernel):
+    machine = MICROARCHITECTURES[name].machine(512)
+    unknown, like = (machine.factor(Work(1, 1, kernel=each, density=0.1, pixels=196)) for each in (kernel, LIKE[kernel]))
+    assert kernel in machine.efficiency or unknown == like
 
 
 @pytest.mark.parametrize("threads", [1, 2])

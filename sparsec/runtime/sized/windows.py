@@ -37,6 +37,7 @@ class Axis:
         The last window ends `beyond` the padding where that leaves pixels that are in no window.
         """
         windows = (size + sum(pads) - dilation * (kernel - 1) - 1 + beyond * (stride - 1)) // stride + 1
+        windows -= beyond and (windows - 1) * stride >= size + pads[0]  # as PyTorch and onnxruntime count
         if windows <= 0:
             raise ValueError(f"{size} pixels and {sum(pads)} of padding are fewer than a window of {kernel} takes")
         places = np.arange(windows)[:, None] * stride - pads[0] + np.arange(kernel) * dilation

@@ -91,6 +91,9 @@ def reject(w: Window, activation: str) -> str | None:
         return "there are several images, or codes"
     if w.dilations != (1, 1) or w.kernel[0] > w.strides[0] + 1 or math.prod(w.kernel) > WRITTEN:
         return "more than one row would wait, or the window is large"
+    if any((count - 1) * stride - pad >= size for count, stride, pad, size in zip(
+            (w.target.height, w.target.width), w.strides, w.begins, (w.source.height, w.source.width), strict=True)):
+        return "windows lie in the padding, where the activation would see no pixel"
     return None
 
 

@@ -60,12 +60,19 @@ def reject(layer: StencilProduct, isa: Isa) -> str | None:
         return "its vectors have eight lanes at least, and stores that leave some out"
     if lines is None:
         return "it computes one image at a time"
-    if len({*lines.columns}) == 1:
-        return "taps of one column need no shifts"
     if layer.groups > 1 or len(_params(layer, isa, 1, 1).slots) > load_four.FOUR:
         return "it computes convolutions of one group, whose steps have four places at most"
     if layer.stencil.y_origin + lines.height * lines.stride > layer.stencil.y_row_stride:
         return "channels end with the last pixel of an image"
+    return _not_near(_params(layer, isa, 1, 1))
+
+
+def _not_near(one: ShiftedParams) -> str | None:
+    """Why sums cannot be shifted to the outputs, or None: they come from a vector and the one beside it."""
+    if len(one.columns) == 1:
+        return "taps of one column need no shifts"
+    if max(abs(one.margins[0] + column) for column in one.columns) > min(one.widths):
+        return "taps of a row lie more than a vector apart"
     return None
 
 
