@@ -9,9 +9,8 @@ from sparsec.kernels.cuda import sized_elementwise, sized_order, sized_product, 
 from sparsec.kernels.emit.tir import Kernel
 
 FLOAT = "float32"
-BITS = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint64"}
-"""As which elements are copied, by their bytes."""
 BYTES = {"bool": 1, "uint8": 1, "int8": 1, "float16": 2, "bfloat16": 2, "float32": 4, "int32": 4, "int64": 8}
+"""Of elements that are copied."""
 TAKE = "Take"
 """The kernel of choices by index."""
 
@@ -43,8 +42,8 @@ def _are_floats(given: Sequence[str], count: int = 1) -> bool:
 
 def _taken(_operator: str, given: Sequence[str], _made: str) -> Found:
     """Elements are copied, whatever they are."""
-    bits, index = BITS.get(BYTES.get(given[0], 0)), given[1]
-    return (Computed(TAKE, (bits, index), bits),) if bits and index in sized_elementwise.INTEGERS else ()
+    dtype, index = given
+    return (Computed(TAKE, (dtype, index), dtype),) if dtype in BYTES and index in sized_elementwise.INTEGERS else ()
 
 
 def _product(operator: str, given: Sequence[str], made: str) -> Found:
@@ -93,7 +92,7 @@ def build(computed: Computed) -> Kernel:
 
 
 BUILDERS: Mapping[str, Callable[[Sequence[str], str], Kernel]] = {
-    TAKE: lambda given, _made: sized_take.build(given[0], given[1]),
+    TAKE: lambda given, _made: sized_take.build(f"uint{8 * BYTES[given[0]]}", given[1]),
     "MatMul": lambda given, made: sized_product.build(given[0], given[1], made),
     **dict.fromkeys(("ArgMax", "ArgMin"), lambda given, _made: sized_order.build_one(given[0])),
     "TopK": lambda given, _made: sized_order.build_several(given[0])}

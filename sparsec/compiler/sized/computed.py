@@ -20,6 +20,10 @@ CLIP, ONE_BOUND = "Clip", 2
 ONE_OPERAND = ("LogSoftmax", "Softmax", "TopK")
 """Operators beside reductions whose other inputs are no data."""
 
+BOUNDED = ("Abs", "Clip", "Gather", "GatherElements", "Max", "Min", "Neg", "Relu", "Sigmoid", "Softmax", "Tanh", "TopK",
+           "Where")
+"""Operators whose results are no larger than what they read, or than one."""
+
 
 def stored(value: ir.Value) -> str:
     """The name of the element type that a value has between stages."""
@@ -48,16 +52,16 @@ def _operands(node: ir.Node) -> list[ir.Value]:
 
 
 def is_half(node: ir.Node, kernels: Kernels) -> bool:
-    """Whether what a node computes is stored in half precision: where all that it reads is, and nothing grows large.
+    """Whether what a node computes is stored in half precision: where all that it reads is, and nothing grows larger.
 
-    Sums, as of reductions and products, are float32, but for those by the weights of a softmax.
+    Products by the weights of a softmax do not.
     """
     floats = [value for value in _operands(node) if value.dtype in FLOATS]
     halves = all(_is_small(value) if constant(value) is not None else HALF.get(value) is not None for value in floats)
     source = floats[0].producer() if floats else None
-    sums = node.op_type.startswith("Reduce") or (node.op_type == "MatMul" and (
-        source is None or source.op_type != "Softmax"))
-    return bool(floats) and halves and not sums and not isinstance(kernels_of(node, kernels), str)
+    bounded = node.op_type in BOUNDED or (
+        node.op_type == "MatMul" and source is not None and source.op_type == "Softmax")
+    return bool(floats) and halves and bounded and not isinstance(kernels_of(node, kernels), str)
 
 
 def _is_small(value: ir.Value) -> bool:

@@ -22,13 +22,14 @@ from sparsec.compiler.sized.rotary import ROTARY
 from sparsec.compiler.sized.rows import NORMS
 from sparsec.compiler.sized.stage import RowStage, Stage
 from sparsec.graph.annotations import HALF
+from sparsec.graph.constants import constant
 from sparsec.graph.guards import is_select
 from sparsec.graph.nodes import node_name, operator_of
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.graph.sized import LEVELS, RECURRENCE, SIZED_DOMAIN, WINDOWS
 from sparsec.passes.context import Spared
 from sparsec.runtime.sized.device_caches import caches_of
-from sparsec.runtime.sized.viewing import SHAPE, VIEWS, looks
+from sparsec.runtime.sized.viewing import SHAPE, looks
 
 HALVES = {f"{DOMAIN}::{ATTENTION}", f"{DOMAIN}::{ROTARY}", *(f"{SIZED_DOMAIN}::{kind}" for kind in WINDOWS)}
 """Operators between stages whose kernels on a device give half precision, but for codes."""
@@ -46,7 +47,7 @@ ALONE = (*NORMS, "Gather", "Celu", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwi
 def mark_halves(stages: Sequence[Stage], half: str, kernels: Kernels) -> None:
     """Let floats that stages and attention compute for others be stored in half precision; outputs stay as they are.
 
-    So are those of nodes that `kernels` compute of such.
+    So are those of nodes that `kernels` compute of such, where these are bounded.
     """
     for stage in stages:
         if isinstance(stage, RowStage) or operator_of(stage) in HALVES:
@@ -58,11 +59,18 @@ def mark_halves(stages: Sequence[Stage], half: str, kernels: Kernels) -> None:
             made = [value for value in stage.outputs if not value.is_graph_output()]
         else:
             source = stage.inputs[0] if stage.inputs else None
-            kept = operator_of(stage) in VIEWS and source is not None and HALF.get(source) is not None
+            kept = source is not None and HALF.get(source) is not None and looks(
+                operator_of(stage), [_known(value) for value in stage.inputs[1:]])
             made = [value for value in stage.outputs if kept]
         for value in made:
             if value.dtype in (None, ir.DataType.FLOAT):
                 HALF.set(value, half)
+
+
+def _known(value: ir.Value | None) -> np.ndarray | None:
+    """A constant; for what follows from sizes, ones of its rank."""
+    found = constant(value)
+    return found if value is None or found is not None else np.ones((1,) * len(value.shape or ()))
 
 
 def _recurs(value: ir.Value) -> bool:

@@ -16,7 +16,10 @@ SEVERAL = ("outer", "size", "inner", "taken", "largest")
 
 
 def build_one(dtype: str) -> Kernel:
-    """The kernel: x -> y of int64, both in C order, then `ONE`; a thread looks at all elements of a result."""
+    """The kernel: x -> y of int64, both in C order, then `ONE`; a thread looks at all elements of a result.
+
+    NaN is found, be it the largest or the smallest that is meant.
+    """
     def body(b: Buffers, told: pipeline.Numbers) -> None:
         inner, size = told["inner"], told["size"]
         total = told["outer"] * inner
@@ -30,9 +33,8 @@ def build_one(dtype: str) -> Kernel:
                 T.buffer_store(place, T.int32(0), [0])
                 with T.serial(1, size) as index:
                     x = T.Bind(T.Cast("float32", b["x"][first + index * inner]))
-                    ahead = T.Bind(_ahead(x, best[0], told["largest"]))
-                    same = T.Bind(T.Not(_ahead(best[0], x, told["largest"])))
-                    with T.If(T.Or(ahead, T.And(told["late"] > 0, same))), T.Then():
+                    ahead = T.Bind(_is_found(x, best[0], told["largest"]))
+                    with T.If(T.Or(ahead, T.And(told["late"] > 0, _same(x, best[0])))), T.Then():
                         T.buffer_store(best, x, [0])
                         T.buffer_store(place, index, [0])
                 T.buffer_store(b["y"], T.Cast("int64", place[0]), [number])
@@ -43,7 +45,7 @@ def build_one(dtype: str) -> Kernel:
 def build_several(dtype: str) -> Kernel:
     """The kernel: x -> values, places of int64, all in C order, then `SEVERAL`.
 
-    A thread counts which elements come before its own; of equal ones the first does.
+    A thread counts which elements come before its own; of equal ones the first does, and NaN is larger than all.
     """
     def body(b: Buffers, told: pipeline.Numbers) -> None:
         inner, size, taken = told["inner"], told["size"], told["taken"]
@@ -60,8 +62,7 @@ def build_several(dtype: str) -> Kernel:
                 T.buffer_store(count, T.int32(0), [0])
                 with T.serial(0, size) as index:
                     x = T.Bind(T.Cast("float32", b["x"][first + index * inner]))
-                    same = T.Bind(T.Not(_ahead(mine, x, told["largest"])))
-                    before = T.Or(_ahead(x, mine, told["largest"]), T.And(same, index < own))
+                    before = T.Or(_ahead(x, mine, told["largest"]), T.And(_same(x, mine), index < own))
                     T.buffer_store(count, count[0] + T.Select(before, T.int32(1), T.int32(0)), [0])
                 with T.If(count[0] < taken), T.Then():
                     at = T.Bind((outer * taken + count[0]) * inner + behind)
@@ -72,7 +73,21 @@ def build_several(dtype: str) -> Kernel:
 
 
 def _ahead(a: Expr, b: Expr, largest: Expr) -> Expr:
-    """Whether a number comes before another that is not equal; NaN is the largest of all, and found as the smallest."""
-    above = T.Or(T.And(T.isnan(a), T.Not(T.isnan(b))), a > b)
-    below = T.Or(T.And(T.isnan(b), T.Not(T.isnan(a))), a < b)
+    """Whether a number comes before another that is not equal; NaN is larger than all."""
+    above, below = T.Or(_alone(a, b), a > b), T.Or(_alone(b, a), a < b)
     return T.Or(T.And(largest > 0, above), T.And(largest <= 0, below))
+
+
+def _is_found(a: Expr, b: Expr, largest: Expr) -> Expr:
+    """Whether a number is found rather than another; NaN is."""
+    return T.Or(_alone(a, b), T.Or(T.And(largest > 0, a > b), T.And(largest <= 0, a < b)))
+
+
+def _same(a: Expr, b: Expr) -> Expr:
+    """Whether neither comes first; TVM takes what is not larger for smaller or equal, which NaN is not."""
+    return T.Or(a == b, T.And(T.isnan(a), T.isnan(b)))
+
+
+def _alone(a: Expr, b: Expr) -> Expr:
+    """Whether the first one alone is NaN."""
+    return T.And(T.isnan(a), T.Not(T.isnan(b)))

@@ -30,9 +30,9 @@ def build(bits: str, index: str) -> Kernel:
             with T.If(number < total), T.Then():
                 place, line = T.Bind(number % inner), T.Bind(number // inner)
                 own = T.Bind(T.Select(told["each"] > 0, number, line % taken))
-                told_index = T.Bind(T.Cast("int32", b["indices"][own]))
-                front = T.Bind(T.Select(told_index < 0, told_index + told["size"], told_index))
-                inside = T.Bind(T.max(T.min(front, told["size"] - 1), 0))
+                size, at_index = T.Bind(T.Cast(index, told["size"])), T.Bind(b["indices"][own])
+                front = T.Bind(T.Select(at_index < 0, at_index + size, at_index))
+                inside = T.Bind(T.Cast("int32", T.max(T.min(front, size - 1), T.Cast(index, 0))))
                 at = (line // taken * told["size"] + inside) * inner + place
                 T.buffer_store(b["y"], b["x"][at], [number])
 

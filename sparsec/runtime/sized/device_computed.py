@@ -16,6 +16,7 @@ from sparsec.machine.memory import element_type
 from sparsec.runtime.sized.device_between import CODES, Between
 from sparsec.runtime.sized.device_recording import FLOAT, RANK
 from sparsec.runtime.sized.held import Value
+from sparsec.runtime.sized.tensors import beside, inside
 
 INDICES = np.dtype(np.int64)
 THREADS, LANES = 256, 32
@@ -36,7 +37,7 @@ class Computing(Between):
     """A recording that calls these.
 
     Attributes:
-        computes: by operator the method that takes its steps, and says whether it has.
+        computes: by operator the method that takes its steps.
 
     """
 
@@ -45,52 +46,43 @@ class Computing(Between):
                                           **dict.fromkeys(("ArgMax", "ArgMin"), "_place")}
 
     def _is_computed(self, step: Mapping[str, Any]) -> bool:
-        """Compute a step on the device, if the device has some of what it reads and a kernel takes its sizes."""
+        """Compute a step on the device, if it has kernels, the device has some of what it reads, and none is empty."""
         values = [self._values[name] for name in step["inputs"] if name]
         if "computed" not in step or not any(value.root is not None for value in values) or any(
                 value.root is None and value.array is None for value in values):
             return False
-        if not all(np.size(value.array) for value in values):
-            return False
         operator = step["op"]
+        if not all(np.size(value.array) for value in (values[:1] if operator.startswith("Reduce") else values)):
+            return False
         method = "_reduction" if operator.startswith("Reduce") else self.computes.get(operator, "_spread")
-        return bool(getattr(self, method)(step, [Computed(name, tuple(given), made)
-                                                 for name, given, made in step["computed"]]))
+        getattr(self, method)(step, [Computed(name, tuple(given), made) for name, given, made in step["computed"]])
+        return True
 
     # Steps
 
-    def _spread(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> bool:
+    def _spread(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> None:
         """An element-wise operator; what a Clip lacks is no operand."""
         names, (kernel,) = [name for name in step["inputs"] if name], kernels
-        if len(_spread_dims([self._values[name].array for name in names])) > RANK:
-            return False
         found = self._elementwise(kernel, [self._operand(name, dtype)
                                            for name, dtype in zip(names, kernel.given, strict=True)])
         self._enter(step["outputs"][0], found)
-        return True
 
-    def _reduction(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> bool:
-        """A reduction over constant axes."""
+    def _reduction(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> None:
+        """A reduction over constant axes; without any, over all or none, as the node says."""
         name, axes_of = (*step["inputs"], None)[:2]
-        axes = None if axes_of is None else self._values[axes_of]
-        if axes is not None and not axes.fixed:
-            return False
         array = self._typed(name, kernels[0].given[0])
-        gone = range(array.ndim) if axes is None or not np.size(axes.array) else np.ravel(axes.array) % array.ndim
-        if axes is not None and not np.size(axes.array) and step["attributes"].get("noop_with_empty_axes", 0):
-            return False
-        found = self._reduced(kernels[0].operator, array, set(map(int, gone)))
+        gone = {int(axis) % array.ndim for axis in np.ravel([] if axes_of is None else self._values[axes_of].array)}
+        if not gone and not step["attributes"].get("noop_with_empty_axes", 0):
+            gone = set(range(array.ndim))
+        found = self._reduced(kernels[0].operator, array, gone)
         if not step["attributes"].get("keepdims", 1):
-            found = Value(found.array.squeeze(tuple(map(int, gone))), found.root)
+            found = Value(found.array.squeeze(tuple(gone)), found.root)
         self._enter(step["outputs"][0], found)
-        return True
 
-    def _softmax(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> bool:
+    def _softmax(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> None:
         """The largest, exponentials of what lies below it, their sum, and their shares or the logarithms of these."""
         (name,), last = step["inputs"], kernels[-1]
         x = self._typed(name, kernels[0].given[0])
-        if len(_spread_dims([x])) > RANK:
-            return False
         axis = {step["attributes"].get("axis", -1) % x.ndim}
         largest = self._reduced("ReduceMax", x, axis)
         below = next(each for each in kernels if each.operator in ("ExpSub", "Sub"))
@@ -103,29 +95,25 @@ class Computing(Between):
         self._enter(step["outputs"][0], self._elementwise(last, [(held[1].array, None), (held[-1].array, None)]))
         for each in held:
             self._forget(each)
-        return True
 
-    def _chosen_along(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> bool:
+    def _chosen_along(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> None:
         """What several indices name along an axis."""
-        (name, index), (kernel,) = step["inputs"], kernels
-        x, indices = self._values[name].array, self._values[index].array
-        axis = step["attributes"].get("axis", 0) % x.ndim
-        self._enter(step["outputs"][0], self._taken(kernel, name, index, axis,
+        name, index = step["inputs"]
+        x, axis = self._near(name, element_type(kernels[0].given[0])), step["attributes"].get("axis", 0)
+        indices = self._indices(index, kernels[0], x.shape[axis])
+        axis %= x.ndim
+        self._enter(step["outputs"][0], self._taken(kernels[0], x, indices, axis,
                                                     (*x.shape[:axis], *indices.shape, *x.shape[axis + 1:]), each=False))
-        return True
 
-    def _chosen_each(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> bool:
-        """What an index of its own names for every element."""
-        (name, index), (kernel,) = step["inputs"], kernels
-        x, indices = self._values[name].array, self._values[index].array
-        axis = step["attributes"].get("axis", 0) % x.ndim
-        if any(size != own for place, (size, own) in enumerate(zip(indices.shape, x.shape, strict=True))
-               if place != axis):
-            return False
-        self._enter(step["outputs"][0], self._taken(kernel, name, index, axis, indices.shape, each=True))
-        return True
+    def _chosen_each(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> None:
+        """What an index of its own names for every element of the result."""
+        name, index = step["inputs"]
+        x, axis = self._typed(name, kernels[0].given[0]), step["attributes"].get("axis", 0)
+        indices = self._indices(index, kernels[0], x.shape[axis])
+        x, shape = beside(x, indices.shape, axis), indices.shape
+        self._enter(step["outputs"][0], self._taken(kernels[0], x, indices, axis % x.ndim, shape, each=True))
 
-    def _place(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> bool:
+    def _place(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> None:
         """Where the largest or the smallest element lies along an axis."""
         (name,), (kernel,), attributes = step["inputs"], kernels, step["attributes"]
         x = self._near(name, element_type(kernel.given[0]))
@@ -135,35 +123,39 @@ class Computing(Between):
                       [*_around(x, axis), step["op"] == "ArgMax", attributes.get("select_last_index", 0)])
         self._enter(step["outputs"][0], out if attributes.get("keepdims", 1) else Value(out.array.squeeze(axis),
                                                                                        out.root))
-        return True
 
-    def _largest(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> bool:
+    def _largest(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> None:
         """The largest or the smallest elements along an axis, and where they lie."""
         (name, count), (kernel,), attributes = step["inputs"], kernels, step["attributes"]
-        found, axis = self._values[name].array, attributes.get("axis", -1) % self._values[name].array.ndim
-        if not self._values[count].fixed or not 1 <= int(np.ravel(self._values[count].array)[0]) <= found.shape[axis]:
-            return False
-        x, taken = self._near(name, element_type(kernel.given[0])), int(np.ravel(self._values[count].array)[0])
-        pieces = [self._piece((*x.shape[:axis], taken, *x.shape[axis + 1:]), dtype) for dtype in (x.dtype, INDICES)]
-        self._between(kernel.name, [x, *(each.array for each in pieces)],
-                      [*_around(x, axis), taken, attributes.get("largest", 1)])
+        taken = int(np.ravel(self._steady(count))[0])
+        x = self._near(name, element_type(kernel.given[0]))
+        axis = attributes.get("axis", -1) % x.ndim
+        if not 0 <= taken <= x.shape[axis]:
+            raise ValueError(f"of {x.shape[axis]} elements {taken} are taken")
+        shape = (*x.shape[:axis], taken, *x.shape[axis + 1:])
+        if not taken:
+            pieces = [Value(np.zeros(shape, dtype)) for dtype in (FLOAT, INDICES)]
+        else:
+            pieces = [self._piece(shape, dtype) for dtype in (x.dtype, INDICES)]
+            self._between(kernel.name, [x, *(each.array for each in pieces)],
+                          [*_around(x, axis), taken, attributes.get("largest", 1)])
         for output, value in zip(step["outputs"], pieces, strict=True):
             self._enter(output, value)
-        return True
 
-    def _product(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> bool:
-        """A product of computed matrices."""
-        (kernel,) = kernels
-        shapes = [np.shape(self._values[name].array) for name in step["inputs"]]
-        if min(map(len, shapes)) < MATRIX or shapes[0][-1] != shapes[1][-2]:
-            return False
-        lead = np.broadcast_shapes(*(shape[:-2] for shape in shapes))
-        a, b = (np.broadcast_to(array, (*lead, *array.shape[-2:])) for array in (
-            self._typed(name, dtype) for name, dtype in zip(step["inputs"], kernel.given, strict=True)))
-        batches = _merged([(size, *(each.strides[axis] // each.itemsize for each in (a, b)))
-                           for axis, size in enumerate(lead) if size > 1])
-        if len(batches) > BATCHES:
-            return False
+    def _product(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> None:
+        """A product of computed matrices; a vector is a matrix of one row, or of one column."""
+        (kernel,), copies = kernels, list[Value]()
+        a, b = (self._typed(name, dtype) for name, dtype in zip(step["inputs"], kernel.given, strict=True))
+        single = tuple(axis for axis, each in ((-2, a), (-1, b)) if each.ndim < MATRIX)
+        a, b = a[None] if a.ndim < MATRIX else a, b[:, None] if b.ndim < MATRIX else b
+        if a.shape[-1] != b.shape[-2]:
+            raise ValueError(f"'{step['outputs'][0]}' is a product of the shapes {a.shape} and {b.shape}")
+        lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        a, b = (np.broadcast_to(each, (*lead, *each.shape[-2:])) for each in (a, b))
+        if len(_batches(a, b)) > BATCHES:
+            copies = [self._contiguous(Value(each)) for each in (a, b)]
+            a, b = (each.array for each in copies)
+        batches = _batches(a, b)
         rows, columns = a.shape[-2], b.shape[-1]
         made = element_type(kernel.made)
         padded = sum(self._plan.splitter.parts(math.prod((*lead, rows)))) - math.prod((*lead, rows))
@@ -172,8 +164,9 @@ class Computing(Between):
         self._between(kernel.name, [a, b, out.array], [
             rows, columns, a.shape[-1], *(dim[what] for what in range(3) for dim in batches),
             *(stride // each.itemsize for each in (a, b) for stride in each.strides[-2:])])
-        self._enter(step["outputs"][0], out)
-        return True
+        self._enter(step["outputs"][0], Value(out.array.squeeze(single), out.root))
+        for each in copies:
+            self._forget(each)
 
     # Kernels
 
@@ -193,9 +186,11 @@ class Computing(Between):
         return array.reshape(np.shape(value.array)), self._settle(_bytes(array))
 
     def _elementwise(self, kernel: Computed, operands: Sequence[Operand]) -> Value:
-        """Call a kernel whose operands are spread over each other."""
+        """Call a kernel whose operands are spread over each other; in more dimensions than it has, copies of these."""
+        shape, copies = np.broadcast_shapes(*(array.shape for array, _ in operands)), list[Value]()
+        if len(_spread_dims([array for array, _ in operands])) > RANK:
+            operands = [self._wide(operand, shape, copies) for operand in operands]
         arrays = [array for array, _ in operands]
-        shape = np.broadcast_shapes(*(array.shape for array in arrays))
         made = np.dtype(bool) if kernel.made == "bool" else element_type(kernel.made)
         rows = math.prod(shape[:-1])
         padded = sum(self._plan.splitter.parts(rows)) - rows
@@ -205,7 +200,18 @@ class Computing(Between):
         tensors = [self._tensor(_bytes(array)) if tensor is None else tensor for array, tensor in operands]
         self._launch(kernel.name, [*tensors, self._tensor(_bytes(out.array))],
                       [dim[what] for what in range(1 + len(arrays)) for dim in dims])
+        for each in copies:
+            self._forget(each)
         return out
+
+    def _wide(self, operand: Operand, shape: tuple[int, ...], copies: list[Value]) -> Operand:
+        """An operand that has been spread, in C order; `copies` gets what the device has of it."""
+        array, settled = np.broadcast_to(operand[0], shape), operand[1]
+        if settled is not None:
+            array = np.ascontiguousarray(array)
+            return array, self._settle(_bytes(array))
+        copies.append(self._contiguous(Value(array)))
+        return copies[-1].array, None
 
     def _reduced(self, operator: str, array: np.ndarray, axes: set[int]) -> Value:
         """Reduce an array over axes, which stay with a size of 1."""
@@ -237,15 +243,25 @@ class Computing(Between):
             self._forget(copy)
         return out
 
-    def _taken(self, kernel: Computed, name: str, index: str, axis: int, shape: tuple[int, ...], *,
+    def _indices(self, name: str, kernel: Computed, size: int) -> np.ndarray:
+        """Indices on the device; where the processor has them, it sees in every call that they lie inside."""
+        value = self._values[name]
+        if value.fixed:
+            inside(value.array, size)
+        elif value.root is None:
+            self._do(lambda values: inside(values[name], size))
+        return self._near(name, np.dtype(kernel.given[1]))
+
+    def _taken(self, kernel: Computed, x: np.ndarray, indices: np.ndarray, axis: int, shape: tuple[int, ...], *,
                each: bool) -> Value:
-        """Call the kernel of indices."""
-        x = self._near(name, self._values[name].array.dtype)
-        indices = self._near(index, np.dtype(kernel.given[1]))
-        out = self._piece(shape, x.dtype)
-        taken = indices.shape[axis] if each else indices.size
-        self._between(kernel.name, [x.view(kernel.made), indices, out.array.view(kernel.made)],
-                      [*_around(x, axis), taken, each])
+        """Call the kernel of indices, on a copy of what is not in C order."""
+        copy = None if x.flags.c_contiguous else self._contiguous(Value(x))
+        source, out = x if copy is None else copy.array, self._piece(shape, x.dtype)
+        bits = np.dtype(f"uint{8 * x.itemsize}")
+        self._between(kernel.name, [source.view(bits), indices, out.array.view(bits)],
+                      [*_around(x, axis), indices.shape[axis] if each else indices.size, each])
+        if copy is not None:
+            self._forget(copy)
         return out
 
 
@@ -264,6 +280,12 @@ def _spread_dims(arrays: Sequence[np.ndarray]) -> Dims:
     spread = np.broadcast_arrays(*arrays)
     return _merged([(size, *(each.strides[axis] // each.itemsize for each in spread))
                     for axis, size in enumerate(spread[0].shape) if size > 1])
+
+
+def _batches(a: np.ndarray, b: np.ndarray) -> Dims:
+    """Of what lies in front of matrices, the dimensions: the size, and the stride of both in elements."""
+    return _merged([(size, *(each.strides[axis] // each.itemsize for each in (a, b)))
+                    for axis, size in enumerate(a.shape[:-2]) if size > 1])
 
 
 def _dims(array: np.ndarray, axes: set[int]) -> Dims:

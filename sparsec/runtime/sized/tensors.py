@@ -71,7 +71,7 @@ def _slice(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
     return (x[tuple(parts)],)
 
 
-def _indices(indices: np.ndarray, size: int) -> np.ndarray:
+def inside(indices: np.ndarray, size: int) -> np.ndarray:
     """Indices that count from the front; an InputError where one lies outside."""
     if indices.size and (indices.min() < -size or indices.max() >= size):
         raise InputError(f"an index lies outside of the {size} elements that the model looks up; the indices are from "
@@ -83,17 +83,28 @@ def _gather(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarra
     x, indices = inputs
     axis = attributes.get("axis", 0) % x.ndim
     if not np.ndim(indices):  # without a copy
-        return (x[(*[slice(None)] * axis, int(_indices(indices, x.shape[axis])))],)
+        return (x[(*[slice(None)] * axis, int(inside(indices, x.shape[axis])))],)
     try:
         return (x.take(indices, axis),)
     except IndexError:  # tells less than an InputError
-        return (x.take(_indices(indices, x.shape[axis]), axis),)
+        return (x.take(inside(indices, x.shape[axis]), axis),)
+
+
+def beside(x: np.ndarray, shape: Sequence[int], axis: int) -> np.ndarray:
+    """What indices of a shape choose from along an axis: the front of the others; an InputError where they are more."""
+    along = axis % x.ndim
+    kept = [own if place == along else size for place, (size, own) in enumerate(zip(shape, x.shape, strict=True))]
+    if any(size > own for size, own in zip(kept, x.shape, strict=True)):
+        raise InputError(f"indices of shape {tuple(shape)} are more than the elements of shape {x.shape} that they "
+                         f"choose along axis {along}")
+    return x[tuple(map(slice, kept))]
 
 
 def _gather_elements(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
     x, indices = inputs
     axis = attributes.get("axis", 0)
-    return (np.take_along_axis(x, _indices(indices, x.shape[axis]), axis),)
+    chosen = inside(indices, x.shape[axis])
+    return (np.take_along_axis(beside(x, indices.shape, axis), chosen, axis),)
 
 
 def _gather_nd(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
@@ -101,7 +112,7 @@ def _gather_nd(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.nda
     lead = attributes.get("batch_dims", 0)
     batch = np.ix_(*map(np.arange, x.shape[:lead])) if lead else ()
     batch = tuple(each.reshape(*each.shape, *[1] * (indices.ndim - 1 - lead)) for each in batch)
-    parts = [_indices(indices[..., i], x.shape[lead + i]) for i in range(indices.shape[-1])]
+    parts = [inside(indices[..., i], x.shape[lead + i]) for i in range(indices.shape[-1])]
     return (x[(*batch, *parts)],)
 
 
