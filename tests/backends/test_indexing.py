@@ -14,6 +14,7 @@ GRAPHS = {
     "columns": "(float[4,5] x, int32[3] i) => (float[4,3] y) { y = Gather<axis=-1>(x, i) }",
     "one row": "(float[4,5] x, int64 i) => (float[5] y) { y = Gather(x, i) }",
     "elements": "(float[4,5] x, int64[4,3] i) => (float[4,3] y) { y = GatherElements<axis=1>(x, i) }",
+    "elements of the first rows": "(float[4,5] x, int64[2,3] i) => (float[2,3] y) { y = GatherElements<axis=1>(x, i) }",
     "coordinates": "(float[4,5] x, int64[3,2] i) => (float[3] y) { y = GatherND(x, i) }",
     "batches": "(float[4,5] x, int64[4,1] i) => (float[4] y) { y = GatherND<batch_dims=1>(x, i) }",
     "added elements": "(float[4,5] x, int64[4,1] i, float[4,1] u) => (float[4,5] y) "
@@ -59,3 +60,13 @@ def test_a_constant_index_outside_is_refused_when_compiling():
     model = model_of(HEADER + "(float[3,2] x) => (float[1,2] y) <int64[1] i = {3}> { y = Gather(x, i) }")
     with pytest.raises(UnsupportedOperatorError, match="outside the tensor"):
         compile_and_run(model, {})
+
+
+def test_indices_of_any_sizes_choose_from_the_front_of_the_other_axes():
+    graph = "(float[n,5] x, int64[m,k] i) => (float[m,k] y) { y = GatherElements<axis=1>(x, i) }"
+    model = onnx.parser.parse_model(HEADER + graph)
+    session = sparsec.InferenceSession(sparsec.compile(model, "cpu-generic"))
+    x, i = np.arange(20, dtype=np.float32).reshape(4, 5), np.array([[0, -1, 4], [-5, 2, 2]])
+    np.testing.assert_array_equal(session.run(None, {"x": x, "i": i})[0], [[0, 4, 4], [5, 7, 7]])
+    with pytest.raises(InputError, match=r"indices of shape \(2, 3\) are more than the elements of shape \(1, 5\)"):
+        session.run(None, {"x": x[:1], "i": i})
