@@ -117,6 +117,18 @@ def test_operands_are_spread_over_each_other():
           types={**types, both: BOOL})
 
 
+def test_powers_are_those_of_C():  # noqa: N802 - the language's name
+    g = networks.Graph()
+    x = g("Add", linear(g, 16), "x")
+    g("Pow", x, g("ReduceMax", g("Mul", x, g.constant(np.float32(0))), g.constant(np.array([1]))), name="ones")
+    g("Pow", g("Log", g("Mul", g("ReduceMax", x, g.constant(np.array([1]))), g.constant(np.float32(0)))),
+      g.constant(np.float32(0.5)), name="roots")
+    compiled = Compiled(modelled(g, {"ones": 3, "roots": 3}), "cuda-sm80")
+    ones, roots = compiled({"x": np.random.default_rng(0).standard_normal((2, 5, 16)).astype(np.float32)})
+    assert np.all(ones == 1)
+    assert np.all(roots == np.inf)  # of -inf
+
+
 def test_products_of_large_halves_do_not_overflow():
     g = networks.Graph()
     x = linear(g)

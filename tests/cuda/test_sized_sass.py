@@ -82,7 +82,7 @@ OTHERS = {
         Computed("Pow", ("float32", "float16"), "float32"), Computed("Where", ("bool", "int64", "int64"), "int64"),
         Computed("Sigmoid", ("float16",), "float16"), Computed("Greater", ("float32", "float16"), "bool"),
         Computed("ArgMax", ("float16",), "int64"), Computed("TopK", ("float32",), "float32"),
-        Computed("Take", ("uint16", "int64"), "uint16"), Computed("MatMul", ("float16", "float32"), "float32"))},
+        Computed("Take", ("float16", "int64"), "float16"), Computed("MatMul", ("float16", "float32"), "float32"))},
     **{f"{each.cell} of {each.hidden}": (sized_recurrence.build(each), min(1024, each.gates), 4 * each.gates)
        for each in (Direction(cell, 1, 1, hidden, tuple(map(Activation, names.split())), clip=0.5)
                     for cell, hidden, names in (("LSTM", 2048, "sigmoid tanh tanh"), ("GRU", 96, "sigmoid tanh"),

@@ -101,8 +101,9 @@ def _power(x: Expr, y: Expr) -> Expr:
     """Of magnitudes, since a GPU's own function knows no negative base; odd exponents keep the sign."""
     whole, half = T.floor(y) == y, y * T.float32(0.5)
     magnitude = T.pow(T.Select(x < 0, -x, x), y)
-    signed = T.Select(T.And(x < 0, T.floor(half) != half), -magnitude, magnitude)
-    found = T.Select(T.And(x < 0, T.Not(whole)), T.sqrt(x), signed)  # which is no number
+    signed = T.Select(T.And(x < 0, T.And(whole, T.floor(half) != half)), -magnitude, magnitude)
+    finite = T.And(x < 0, x > T.float32(float("-inf")))
+    found = T.Select(T.And(finite, T.Not(whole)), T.sqrt(x), signed)  # which is no number
     return T.Select(y == T.float32(0), T.float32(1), T.Select(y == T.float32(2), x * x, found))
 
 

@@ -60,14 +60,14 @@ def _emit(b: Buffers, told: pipeline.Numbers, kind: Kind) -> None:
     results = told["kept0"] * told["kept1"] * told["kept2"]
     elements = told["gone0"] * told["gone1"]
     with (T.launch_thread("blockIdx.x", (results + (told["lanes"] - 1)) // told["lanes"]) as block,
-          T.launch_thread("blockIdx.y", (elements + (told["share"] - 1)) // told["share"]) as part,
+          T.launch_thread("blockIdx.y", (elements - 1) // told["share"] + 1) as part,
           T.launch_thread("threadIdx.x", THREADS) as thread):
         shared = ptx.shared_memory(FLOATS * THREADS)
         lane, turn_of = T.Bind(thread % told["lanes"]), T.Bind(thread // told["lanes"])
         turns = T.Bind(THREADS // told["lanes"])
         result = T.Bind(block * told["lanes"] + lane)
         begin = T.Bind(part * told["share"])
-        end = T.Bind(T.min(begin + told["share"], elements))
+        end = T.Bind(begin + T.min(told["share"], elements - begin))  # below 2^31 for as many as kernels number
         held = ptx.registers(1, "float32")
         T.buffer_store(held, T.float32(kind.start), [0])
         with T.If(result < results), T.Then():
