@@ -171,6 +171,17 @@ def test_choices_among_an_output_of_the_model():
     check(g, {"some": 3, "again": 3})
 
 
+def test_tables_are_sent_once_for_all_sizes():
+    g = networks.Graph()
+    table = g.constant(np.random.default_rng(0).standard_normal((12, 8)).astype(np.float32))
+    rows = g("Gather", table, g("ArgMax", linear(g), axis=2, keepdims=0))
+    g("Mul", rows, g("ReduceMax", rows, g.constant(np.array([1]))), name="y")
+    g("Mul", "y", g("Gather", table, g.constant(np.array([3])), axis=0), name="z")
+    compiled = check(g, {"y": 3, "z": 3})
+    for tape in compiled.runner.tapes.values():
+        assert sum("_sending" in item.__qualname__ for item in tape.items) == 1  # x
+
+
 def test_choices_among_what_the_processor_has_turned_around():
     g = networks.Graph()
     x = linear(g)

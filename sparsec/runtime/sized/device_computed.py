@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sparsec.graph.sized import Computed
-from sparsec.machine.memory import element_type
+from sparsec.machine.memory import Transfer, element_type
 from sparsec.runtime.sized.device_between import CODES, Between
 from sparsec.runtime.sized.device_recording import FLOAT, RANK
 from sparsec.runtime.sized.held import Value
@@ -99,11 +99,16 @@ class Computing(Between):
     def _chosen_along(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> None:
         """What several indices name along an axis."""
         name, index = step["inputs"]
-        x, axis = self._near(name, element_type(kernels[0].given[0])), step["attributes"].get("axis", 0)
+        axis, table, dtype = step["attributes"].get("axis", 0), None, element_type(kernels[0].given[0])
+        if name in self._plan.constants:
+            x = np.ascontiguousarray(self._values[name].array, dtype)
+            table = self._resident(name, _bits(x))
+        else:
+            x = self._near(name, dtype)
         indices = self._indices(index, kernels[0], x.shape[axis])
         axis %= x.ndim
-        self._enter(step["outputs"][0], self._taken(kernels[0], x, indices, axis,
-                                                    (*x.shape[:axis], *indices.shape, *x.shape[axis + 1:]), each=False))
+        shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1:])
+        self._enter(step["outputs"][0], self._taken(kernels[0], (x, table), indices, axis, shape, each=False))
 
     def _chosen_each(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> None:
         """What an index of its own names for every element of the result."""
@@ -111,7 +116,7 @@ class Computing(Between):
         x, axis = self._typed(name, kernels[0].given[0]), step["attributes"].get("axis", 0)
         indices = self._indices(index, kernels[0], x.shape[axis])
         x, shape = beside(x, indices.shape, axis), indices.shape
-        self._enter(step["outputs"][0], self._taken(kernels[0], x, indices, axis % x.ndim, shape, each=True))
+        self._enter(step["outputs"][0], self._taken(kernels[0], (x, None), indices, axis % x.ndim, shape, each=True))
 
     def _place(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> None:
         """Where the largest or the smallest element lies along an axis."""
@@ -183,7 +188,20 @@ class Computing(Between):
         if not value.fixed:
             return self._typed(name, dtype), None
         array = np.ascontiguousarray(value.array, np.dtype(bool) if dtype == "bool" else element_type(dtype))
-        return array.reshape(np.shape(value.array)), self._settle(_bytes(array))
+        settled = self._resident(name, _bytes(array)) if name in self._plan.constants else self._settle(_bytes(array))
+        return array.reshape(np.shape(value.array)), settled
+
+    def _resident(self, name: str, array: np.ndarray) -> Any:
+        """A constant, in an element type, which all calls of a program read where it was sent once."""
+        key, found = (name, array.dtype.name), self._kernels.resident
+        if key not in found:
+            memory = self._lane.allocate(array.nbytes)
+            tensor = self._lane.view(memory, 0, (array.size,), array.dtype.name)
+            self._lane.do([Transfer(np.ascontiguousarray(array), tensor, back=False)])
+            found[key] = memory, tensor
+        memory, tensor = found[key]
+        self.kept.append(memory)
+        return tensor
 
     def _elementwise(self, kernel: Computed, operands: Sequence[Operand]) -> Value:
         """Call a kernel whose operands are spread over each other; in more dimensions than it has, copies of these."""
@@ -252,14 +270,16 @@ class Computing(Between):
             self._do(lambda values: inside(values[name], size))
         return self._near(name, np.dtype(kernel.given[1]))
 
-    def _taken(self, kernel: Computed, x: np.ndarray, indices: np.ndarray, axis: int, shape: tuple[int, ...], *,
+    def _taken(self, kernel: Computed, operand: Operand, indices: np.ndarray, axis: int, shape: tuple[int, ...], *,
                each: bool) -> Value:
         """Call the kernel of indices, on a copy of what is not in C order."""
+        x, table = operand
         copy = None if x.flags.c_contiguous else self._contiguous(Value(x))
-        source, out = x if copy is None else copy.array, self._piece(shape, x.dtype)
-        bits = np.dtype(f"uint{8 * x.itemsize}")
-        self._between(kernel.name, [source.view(bits), indices, out.array.view(bits)],
-                      [*_around(x, axis), indices.shape[axis] if each else indices.size, each])
+        out = self._piece(shape, x.dtype)
+        if table is None:
+            table = self._tensor(_bits(x if copy is None else copy.array))
+        self._launch(kernel.name, [table, self._tensor(indices), self._tensor(_bits(out.array))],
+                     [*_around(x, axis), indices.shape[axis] if each else indices.size, each])
         if copy is not None:
             self._forget(copy)
         return out
@@ -273,6 +293,11 @@ def _around(array: np.ndarray, axis: int) -> tuple[int, int, int]:
 def _bytes(array: np.ndarray) -> np.ndarray:
     """Booleans as the bytes that kernels take."""
     return array.view(CODES) if array.dtype == bool else array
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    """Elements as the unsigned numbers that are copied."""
+    return array.view(f"uint{8 * array.itemsize}")
 
 
 def _spread_dims(arrays: Sequence[np.ndarray]) -> Dims:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,9 @@ class DeviceKernels:
         weights: of convolutions by channel, by name.
         recurrences: the constants of each, in the order in which its kernel takes them.
 
+    Attributes:
+        resident: by name and element type the memory and the tensor of constants that kernels between stages read.
+
     """
 
     def __init__(self, stages: Mapping[int, Library], tensors: Mapping[int, Any], shared: Any,
@@ -44,6 +47,7 @@ class DeviceKernels:
                  recurrences: Sequence[Sequence[Weight]]) -> None:
         self._stages, self.tensors, self._shared, self.attention = stages, tensors, shared, attention
         self.half, self.weights, self.recurrences = half, weights, recurrences
+        self.resident: dict[tuple[str, str], tuple[Any, Any]] = {}
         self._calls: dict[tuple[int, int], list[Call]] = {}
         self._functions: dict[str, Any] = {}
 
@@ -122,6 +126,7 @@ class Plan:
         caches: those that one graph serves at every length, if there are such.
         halves: the element types of values that the model itself has in half precision.
         conditions: the places of inputs that choose branches, of which each has tapes of its own.
+        constants: the values that are the same in all calls.
 
     """
 
@@ -134,6 +139,7 @@ class Plan:
     caches: Caches | None = None
     halves: Mapping[str | None, str] = field(default_factory=dict)
     conditions: Sequence[int] = ()
+    constants: Collection[str | None] = ()
 
 
 def _holds(tensor: Tensor, count: int, shape: Sequence[int], dtype: str) -> bool:

@@ -198,7 +198,8 @@ class SizedProgram:
         conditions = {name for step in self._steps for name, _ in step["when"]}
         return Plan(kernels, self._steps, runs, self._spent, [each["value"] for each in self.outputs], self._splitter,
                     caches_of(self._plan), self._plan.get("halves", {}),
-                    [place for place, spec in enumerate(self.inputs) if spec.value in conditions])
+                    [place for place, spec in enumerate(self.inputs) if spec.value in conditions],
+                    frozenset(self._constants))
 
     def _runnable(self) -> Kernels | None:
         """The kernels as blocks, None where an artifact does not tell of them."""
