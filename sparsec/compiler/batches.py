@@ -16,8 +16,9 @@ import onnx_ir as ir
 
 from sparsec.analysis.batch import rows_of, with_rows
 from sparsec.artifact.file import Artifact
-from sparsec.backends.base import Backend, LayerReport
+from sparsec.backends.base import Backend
 from sparsec.backends.job import Feeds, Job, silent
+from sparsec.backends.layer_report import LayerReport
 from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import plan
 from sparsec.cost.option import Option, Work

@@ -9,8 +9,9 @@ from typing import Any
 import onnx_ir as ir
 
 from sparsec.artifact.file import Artifact
-from sparsec.backends.base import Backend, Execute, LayerReport
+from sparsec.backends.base import Backend, Execute
 from sparsec.backends.job import Announce, Job, silent
+from sparsec.backends.layer_report import LayerReport
 from sparsec.backends.program import Program
 from sparsec.compiler.buckets import compile_buckets
 from sparsec.compiler.failures import named

@@ -10,8 +10,9 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.base import Backend, Judge, LayerReport
+from sparsec.backends.base import Backend, Judge
 from sparsec.backends.job import Job
+from sparsec.backends.layer_report import LayerReport
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE, Choice, Measure, Prepare, choose
 from sparsec.errors import VerificationError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from sparsec.backends.base import LayerReport
+from sparsec.backends.layer_report import LayerReport
 from sparsec.compiler.batches import Batch
 from sparsec.graph.steps import Steps
 from sparsec.passes.context import Report

@@ -14,6 +14,7 @@ from sparsec.kernels.cuda import (
     sized_levels,
     sized_recurrence,
     sized_rotary,
+    sized_threads,
     sized_windows,
     tiles,
 )
@@ -58,11 +59,11 @@ def test_attention_is_tensor_instructions(p, grown, architecture):
 
 
 MOVES = {
-    **{f"copy {bits}": (sized_copy.build(bits, bits), sized_copy.THREADS) for bits in BITS},
-    **{f"copy {source} to {to}": (sized_copy.build(source, to), sized_copy.THREADS)
+    **{f"copy {bits}": (sized_copy.build(bits, bits), sized_threads.THREADS) for bits in BITS},
+    **{f"copy {source} to {to}": (sized_copy.build(source, to), sized_threads.THREADS)
        for source, to in (("float16", "float32"), ("float32", "bfloat16"))},
-    "append": (sized_copy.build("float32", "float16", behind=True), sized_copy.THREADS),
-    **{f"rotary {depth} {both}": (sized_rotary.build(depth, "float16", both=both), sized_rotary.THREADS)
+    "append": (sized_copy.build("float32", "float16", behind=True), sized_threads.THREADS),
+    **{f"rotary {depth} {both}": (sized_rotary.build(depth, "float16", both=both), sized_threads.THREADS)
        for depth, both in ((64, True), (128, False))},
 }
 
@@ -74,7 +75,7 @@ def test_moves_stay_within_limits(name):
 
 
 OTHERS = {
-    **{f"windows {kind}": (sized_windows.build(kind, "float16"), sized_windows.THREADS, 0)
+    **{f"windows {kind}": (sized_windows.build(kind, "float16"), sized_threads.THREADS, 0)
        for kind in sized_windows.KINDS},
     **{f"levels of {dtype}": (sized_levels.build(dtype), sized_levels.THREADS, 0) for dtype in ("float32", "bfloat16")},
     **{each.name: (computed.build(each), 256, 8192) for each in (

@@ -27,7 +27,8 @@ from sparsec.backends.accelerators.network import record
 from sparsec.backends.accelerators.representation import Stored, Words
 from sparsec.backends.accelerators.simulate import LayerResult, simulate
 from sparsec.backends.accelerators.timing import Configuration
-from sparsec.backends.base import Built, LayerReport
+from sparsec.backends.base import Built
+from sparsec.backends.layer_report import LayerReport
 from sparsec.backends.program import Program
 
 ENTRY = "accelerator"

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.base import Backend, LayerReport
+from sparsec.backends.base import Backend
 from sparsec.backends.job import Announce, Job
+from sparsec.backends.layer_report import LayerReport
 from sparsec.backends.program import SIZED, UNKNOWN, Calls, Function, Functions, Needs, Program, TensorSpec
 from sparsec.compiler.outside import left_as_operators
 from sparsec.compiler.pipeline import Phase, run_passes

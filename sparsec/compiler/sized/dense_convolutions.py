@@ -13,8 +13,9 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis.symbols.known import Symbols
-from sparsec.backends.base import Backend, LayerReport
+from sparsec.backends.base import Backend
 from sparsec.backends.job import Job, silent
+from sparsec.backends.layer_report import LayerReport
 from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import plan
 from sparsec.compiler.sized.image_change import Packed, Windows

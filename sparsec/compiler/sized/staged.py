@@ -11,8 +11,9 @@ from onnx_ir.passes.common import NameFixPass, RemoveUnusedNodesPass
 from sparsec.analysis.symbols.fixed import fixed_by_file
 from sparsec.analysis.symbols.inference import infer_symbols
 from sparsec.analysis.symbols.known import Symbols
-from sparsec.backends.base import Backend, LayerReport
+from sparsec.backends.base import Backend
 from sparsec.backends.job import Job
+from sparsec.backends.layer_report import LayerReport
 from sparsec.compiler.sized.attention import fuse_attention
 from sparsec.compiler.sized.codes import round_for_layers, round_once, split_dynamic
 from sparsec.compiler.sized.dense_convolutions import Convolutions, fuse

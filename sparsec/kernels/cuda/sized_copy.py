@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import mul
+
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import pipeline
+from sparsec.kernels.cuda.sized_threads import RANK, own_element, places
 from sparsec.kernels.emit.tir import Buffers, Kernel
 
-RANK = 5
-"""Dimensions of an array, which may be 1."""
-THREADS = 256
 NUMBERS = tuple(f"{what}{axis}" for what in ("size", "from", "to") for axis in range(RANK))
 """The kernel's numbers: sizes, then the strides of both in elements."""
 STEP = "step"
@@ -27,19 +28,11 @@ def build(source: str, target: str, *, behind: bool = False) -> Kernel:
     """
     def body(buffers: Buffers, told: pipeline.Numbers) -> None:
         sizes = [told[f"size{axis}"] for axis in range(RANK)]
-        total = sizes[0]
-        for size in sizes[1:]:
-            total = total * size
-        with (T.launch_thread("blockIdx.x", (total + (THREADS - 1)) // THREADS) as block,
-              T.launch_thread("threadIdx.x", THREADS) as thread):
-            number = T.Bind(block * THREADS + thread)
-            with T.If(number < total), T.Then():
-                left, read, written = number, 0, buffers["past"][0] * told[STEP] if behind else 0
-                for axis in reversed(range(RANK)):
-                    place = T.Bind(left % sizes[axis])
-                    left = T.Bind(left // sizes[axis])
-                    read, written = read + place * told[f"from{axis}"], written + place * told[f"to{axis}"]
-                T.buffer_store(buffers["y"], T.Cast(target, buffers["x"][read]), [written])
+        with own_element(reduce(mul, sizes)) as number:
+            read, written = 0, buffers["past"][0] * told[STEP] if behind else 0
+            for axis, place in enumerate(places(number, sizes)):
+                read, written = read + place * told[f"from{axis}"], written + place * told[f"to{axis}"]
+            T.buffer_store(buffers["y"], T.Cast(target, buffers["x"][read]), [written])
 
     given = {"x": source, **({"past": "int32"} if behind else {}), "y": target}
     return pipeline.sized_func(given, (*NUMBERS, STEP) if behind else NUMBERS, body)

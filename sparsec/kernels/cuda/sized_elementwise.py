@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from inspect import signature
+from operator import mul
 
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import pipeline
+from sparsec.kernels.cuda.sized_threads import RANK, own_element, places
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.tir import Buffers, Expr, Kernel
 
-RANK = 5
-"""Dimensions of the result, which may be 1."""
-THREADS = 256
 FLOATS, INTEGERS, BOOLS = ("float16", "bfloat16", "float32"), ("int32", "int64"), ("bool",)
 
 
@@ -36,23 +36,13 @@ def build(operator: str, given: Sequence[str], made: str) -> Kernel:
 
     def body(b: Buffers, told: pipeline.Numbers) -> None:
         sizes = [told[f"size{axis}"] for axis in range(RANK)]
-        total = sizes[0]
-        for size in sizes[1:]:
-            total = total * size
-        with (T.launch_thread("blockIdx.x", (total + (THREADS - 1)) // THREADS) as block,
-              T.launch_thread("threadIdx.x", THREADS) as thread):
-            number = T.Bind(block * THREADS + thread)
-            with T.If(number < total), T.Then():
-                left, places = number, []
-                for size in reversed(sizes):
-                    places.append(T.Bind(left % size))
-                    left = T.Bind(left // size)
-                operands = []
-                for index, dtype in enumerate(given):
-                    at = sum(place * told[f"by{index}_{RANK - 1 - axis}"] for axis, place in enumerate(places))
-                    x = b[f"x{index}"][at]
-                    operands.append(T.Bind(T.Cast("float32", x) if dtype in FLOATS else x))
-                T.buffer_store(b["y"], _stored(function(*operands), made), [number])
+        with own_element(reduce(mul, sizes)) as number:
+            at_axis, operands = places(number, sizes), []
+            for index, dtype in enumerate(given):
+                at = sum(place * told[f"by{index}_{axis}"] for axis, place in enumerate(at_axis))
+                x = b[f"x{index}"][at]
+                operands.append(T.Bind(T.Cast("float32", x) if dtype in FLOATS else x))
+            T.buffer_store(b["y"], _stored(function(*operands), made), [number])
 
     buffers = {f"x{index}": _held(dtype) for index, dtype in enumerate(given)}
     return pipeline.sized_func({**buffers, "y": _held(made)}, numbers(len(given)), body)

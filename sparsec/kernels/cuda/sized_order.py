@@ -5,9 +5,9 @@ from __future__ import annotations
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import pipeline, ptx
+from sparsec.kernels.cuda.sized_threads import own_element
 from sparsec.kernels.emit.tir import Buffers, Expr, Kernel
 
-THREADS = 256
 ONE = ("outer", "size", "inner", "largest", "late")
 """Numbers of the kernel of one: elements in front of the axis, along it and behind it, whether the largest is meant,
 and whether the last one of equal ones is."""
@@ -23,21 +23,18 @@ def build_one(dtype: str) -> Kernel:
     def body(b: Buffers, told: pipeline.Numbers) -> None:
         inner, size = told["inner"], told["size"]
         total = told["outer"] * inner
-        with (T.launch_thread("blockIdx.x", (total + (THREADS - 1)) // THREADS) as block,
-              T.launch_thread("threadIdx.x", THREADS) as thread):
-            number = T.Bind(block * THREADS + thread)
-            with T.If(number < total), T.Then():
-                first = T.Bind(number // inner * size * inner + number % inner)
-                best, place = ptx.registers(1, "float32"), ptx.registers(1, "int32")
-                T.buffer_store(best, T.Cast("float32", b["x"][first]), [0])
-                T.buffer_store(place, T.int32(0), [0])
-                with T.serial(1, size) as index:
-                    x = T.Bind(T.Cast("float32", b["x"][first + index * inner]))
-                    ahead = T.Bind(_is_found(x, best[0], told["largest"]))
-                    with T.If(T.Or(ahead, T.And(told["late"] > 0, _same(x, best[0])))), T.Then():
-                        T.buffer_store(best, x, [0])
-                        T.buffer_store(place, index, [0])
-                T.buffer_store(b["y"], T.Cast("int64", place[0]), [number])
+        with own_element(total) as number:
+            first = T.Bind(number // inner * size * inner + number % inner)
+            best, place = ptx.registers(1, "float32"), ptx.registers(1, "int32")
+            T.buffer_store(best, T.Cast("float32", b["x"][first]), [0])
+            T.buffer_store(place, T.int32(0), [0])
+            with T.serial(1, size) as index:
+                x = T.Bind(T.Cast("float32", b["x"][first + index * inner]))
+                ahead = T.Bind(_is_found(x, best[0], told["largest"]))
+                with T.If(T.Or(ahead, T.And(told["late"] > 0, _same(x, best[0])))), T.Then():
+                    T.buffer_store(best, x, [0])
+                    T.buffer_store(place, index, [0])
+            T.buffer_store(b["y"], T.Cast("int64", place[0]), [number])
 
     return pipeline.sized_func({"x": dtype, "y": "int64"}, ONE, body)
 
@@ -50,24 +47,21 @@ def build_several(dtype: str) -> Kernel:
     def body(b: Buffers, told: pipeline.Numbers) -> None:
         inner, size, taken = told["inner"], told["size"], told["taken"]
         total = told["outer"] * size * inner
-        with (T.launch_thread("blockIdx.x", (total + (THREADS - 1)) // THREADS) as block,
-              T.launch_thread("threadIdx.x", THREADS) as thread):
-            number = T.Bind(block * THREADS + thread)
-            with T.If(number < total), T.Then():
-                behind, own = T.Bind(number % inner), T.Bind(number // inner % size)
-                outer = T.Bind(number // inner // size)
-                first = T.Bind(outer * size * inner + behind)
-                mine = T.Bind(T.Cast("float32", b["x"][number]))
-                count = ptx.registers(1, "int32")
-                T.buffer_store(count, T.int32(0), [0])
-                with T.serial(0, size) as index:
-                    x = T.Bind(T.Cast("float32", b["x"][first + index * inner]))
-                    before = T.Or(_ahead(x, mine, told["largest"]), T.And(_same(x, mine), index < own))
-                    T.buffer_store(count, count[0] + T.Select(before, T.int32(1), T.int32(0)), [0])
-                with T.If(count[0] < taken), T.Then():
-                    at = T.Bind((outer * taken + count[0]) * inner + behind)
-                    T.buffer_store(b["values"], b["x"][number], [at])
-                    T.buffer_store(b["places"], T.Cast("int64", own), [at])
+        with own_element(total) as number:
+            behind, own = T.Bind(number % inner), T.Bind(number // inner % size)
+            outer = T.Bind(number // inner // size)
+            first = T.Bind(outer * size * inner + behind)
+            mine = T.Bind(T.Cast("float32", b["x"][number]))
+            count = ptx.registers(1, "int32")
+            T.buffer_store(count, T.int32(0), [0])
+            with T.serial(0, size) as index:
+                x = T.Bind(T.Cast("float32", b["x"][first + index * inner]))
+                before = T.Or(_ahead(x, mine, told["largest"]), T.And(_same(x, mine), index < own))
+                T.buffer_store(count, count[0] + T.Select(before, T.int32(1), T.int32(0)), [0])
+            with T.If(count[0] < taken), T.Then():
+                at = T.Bind((outer * taken + count[0]) * inner + behind)
+                T.buffer_store(b["values"], b["x"][number], [at])
+                T.buffer_store(b["places"], T.Cast("int64", own), [at])
 
     return pipeline.sized_func({"x": dtype, "values": dtype, "places": "int64"}, SEVERAL, body)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import pipeline
+from sparsec.kernels.cuda.sized_threads import own_element
 from sparsec.kernels.emit.tir import Buffers, Kernel
 
 THREADS = 128
@@ -30,20 +31,17 @@ def build(depth: int, dtype: str, *, both: bool) -> Kernel:
 
     def body(buffers: Buffers, told: pipeline.Numbers) -> None:
         total = told["batch"] * told["tokens"] * told["heads"] * half
-        with (T.launch_thread("blockIdx.x", (total + (THREADS - 1)) // THREADS) as block,
-              T.launch_thread("threadIdx.x", THREADS) as thread):
-            number = T.Bind(block * THREADS + thread)
-            with T.If(number < total), T.Then():
-                feature, row = T.Bind(number % half), T.Bind(number // half)
-                head, place = T.Bind(row % told["heads"]), T.Bind(row // told["heads"])
-                token, batch = T.Bind(place % told["tokens"]), T.Bind(place // told["tokens"])
-                start = T.Bind(batch * told["x_batch"] + head * told["x_head"] + token * told["x_token"] + feature)
-                near, far = (T.Bind(T.Cast("float32", buffers["x"][start + side])) for side in (0, half))
-                tables = {name: T.Bind(batch * told[f"{name}_batch"] + token * told[f"{name}_token"] + feature)
-                          for name in ("cos", "sin")}
-                for side, (one, other) in ((0, (near, -far)), (half, (far, near))):
-                    cos, sin = (buffers[name][at + (side if both else 0)] for name, at in tables.items())
-                    T.buffer_store(buffers["y"], T.Cast(dtype, one * cos + other * sin),
-                                   [row * depth + side + feature])
+        with own_element(total) as number:
+            feature, row = T.Bind(number % half), T.Bind(number // half)
+            head, place = T.Bind(row % told["heads"]), T.Bind(row // told["heads"])
+            token, batch = T.Bind(place % told["tokens"]), T.Bind(place // told["tokens"])
+            start = T.Bind(batch * told["x_batch"] + head * told["x_head"] + token * told["x_token"] + feature)
+            near, far = (T.Bind(T.Cast("float32", buffers["x"][start + side])) for side in (0, half))
+            tables = {name: T.Bind(batch * told[f"{name}_batch"] + token * told[f"{name}_token"] + feature)
+                      for name in ("cos", "sin")}
+            for side, (one, other) in ((0, (near, -far)), (half, (far, near))):
+                cos, sin = (buffers[name][at + (side if both else 0)] for name, at in tables.items())
+                T.buffer_store(buffers["y"], T.Cast(dtype, one * cos + other * sin),
+                               [row * depth + side + feature])
 
     return pipeline.sized_func({"x": dtype, "cos": "float32", "sin": "float32", "y": dtype}, NUMBERS, body)

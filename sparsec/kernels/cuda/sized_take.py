@@ -5,9 +5,9 @@ from __future__ import annotations
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import pipeline
+from sparsec.kernels.cuda.sized_threads import own_element
 from sparsec.kernels.emit.tir import Buffers, Kernel
 
-THREADS = 256
 NUMBERS = ("outer", "size", "inner", "taken", "each")
 """Elements in front of the axis, along it and behind it, how many are taken along it, and whether every element of the
 result has an index of its own (GatherElements) or the axis has (Gather)."""
@@ -24,16 +24,13 @@ def build(bits: str, index: str) -> Kernel:
     def body(b: Buffers, told: pipeline.Numbers) -> None:
         inner, taken = told["inner"], told["taken"]
         total = told["outer"] * taken * inner
-        with (T.launch_thread("blockIdx.x", (total + (THREADS - 1)) // THREADS) as block,
-              T.launch_thread("threadIdx.x", THREADS) as thread):
-            number = T.Bind(block * THREADS + thread)
-            with T.If(number < total), T.Then():
-                place, line = T.Bind(number % inner), T.Bind(number // inner)
-                own = T.Bind(T.Select(told["each"] > 0, number, line % taken))
-                size, at_index = T.Bind(T.Cast(index, told["size"])), T.Bind(b["indices"][own])
-                front = T.Bind(T.Select(at_index < 0, at_index + size, at_index))
-                inside = T.Bind(T.Cast("int32", T.max(T.min(front, size - 1), T.Cast(index, 0))))
-                at = (line // taken * told["size"] + inside) * inner + place
-                T.buffer_store(b["y"], b["x"][at], [number])
+        with own_element(total) as number:
+            place, line = T.Bind(number % inner), T.Bind(number // inner)
+            own = T.Bind(T.Select(told["each"] > 0, number, line % taken))
+            size, at_index = T.Bind(T.Cast(index, told["size"])), T.Bind(b["indices"][own])
+            front = T.Bind(T.Select(at_index < 0, at_index + size, at_index))
+            inside = T.Bind(T.Cast("int32", T.max(T.min(front, size - 1), T.Cast(index, 0))))
+            at = (line // taken * told["size"] + inside) * inner + place
+            T.buffer_store(b["y"], b["x"][at], [number])
 
     return pipeline.sized_func({"x": bits, "indices": index, "y": bits}, NUMBERS, body)

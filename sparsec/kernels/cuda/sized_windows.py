@@ -12,9 +12,9 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.sized import IM2COL, IM2COL_CODES
 from sparsec.kernels.cuda import pipeline, ptx
+from sparsec.kernels.cuda.sized_threads import own_element
 from sparsec.kernels.emit.tir import Buffers, Expr, Kernel
 
-THREADS = 256
 NUMBERS = ("total", "out_rows", "out_columns", "rows_in", "columns_in", "channels", "rows", "columns", "outputs")
 """Windows of all images, those of an image by axis, pixels of a window by axis, what the images are, and the channels
 of the result, which are those of all pixels of a window where these are copied."""
@@ -62,17 +62,14 @@ class Element:
 
 def _emit(b: Buffers, told: pipeline.Numbers, body: Callable[[Element], Expr], dtype: str) -> None:
     total = told["total"] * told["outputs"]
-    with (T.launch_thread("blockIdx.x", (total + (THREADS - 1)) // THREADS) as block,
-          T.launch_thread("threadIdx.x", THREADS) as thread):
-        number = T.Bind(block * THREADS + thread)
-        with T.If(number < total), T.Then():
-            window, channel = T.Bind(number // told["outputs"]), T.Bind(number % told["outputs"])
-            line = T.Bind(window // told["out_columns"])
-            column, image = T.Bind(window % told["out_columns"]), T.Bind(line // told["out_rows"])
-            behind = told["out_rows"] * told["rows_in"]
-            element = Element(b, told, dtype, T.Bind(line % told["out_rows"] * told["rows_in"]),
-                              T.Bind(behind + column * told["columns_in"]), image, channel)
-            T.buffer_store(b["y"], T.Cast(dtype, body(element)), [number])
+    with own_element(total) as number:
+        window, channel = T.Bind(number // told["outputs"]), T.Bind(number % told["outputs"])
+        line = T.Bind(window // told["out_columns"])
+        column, image = T.Bind(window % told["out_columns"]), T.Bind(line // told["out_rows"])
+        behind = told["out_rows"] * told["rows_in"]
+        element = Element(b, told, dtype, T.Bind(line % told["out_rows"] * told["rows_in"]),
+                          T.Bind(behind + column * told["columns_in"]), image, channel)
+        T.buffer_store(b["y"], T.Cast(dtype, body(element)), [number])
 
 
 def _copied(e: Element) -> Expr:

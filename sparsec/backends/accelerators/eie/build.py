@@ -14,7 +14,8 @@ from sparsec.backends.accelerators.eie.network import compile_network, run
 from sparsec.backends.accelerators.eie.program import pack, unpack
 from sparsec.backends.accelerators.eie.simulate import LayerResult
 from sparsec.backends.accelerators.execution import Feeds
-from sparsec.backends.base import Built, LayerReport
+from sparsec.backends.base import Built
+from sparsec.backends.layer_report import LayerReport
 from sparsec.errors import counted
 
 
