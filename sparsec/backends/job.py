@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # sessions import this module, and none of the compiler's pac
     from sparsec.cost.calibration import Calibration
     from sparsec.cost.option import Option
     from sparsec.cost.tuning import TuningLog
+    from sparsec.kernels.ranges import LayerSamples
 
 Feeds = Mapping[str, np.ndarray]
 """Inputs by name."""
@@ -84,6 +85,7 @@ class Job:
         measurer: what times kernels, None where the cost model is trusted.
         log: the times so far; where there is a measurer.
         announce: is told of every step.
+        seen: from a layer to what it sees in samples, where these are of other sizes than the graph; None of others.
 
     """
 
@@ -97,6 +99,7 @@ class Job:
     measurer: Measurer | None = None
     log: TuningLog | None = None
     announce: Announce = silent
+    seen: Callable[[ir.Node], LayerSamples | None] | None = None
 
     @property
     def threads(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -14,17 +13,11 @@ from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.evaluate import walk
 from sparsec.graph.nodes import weight_array
 from sparsec.graph.operators.conv import windows
-from sparsec.kernels.ranges import RANGES, Ranges
+from sparsec.kernels.ranges import RANGES, LayerSamples, Ranges
 
 COLUMNS = 128  # pixels or tokens that a layer is judged by
-
-
-@dataclass(frozen=True)
-class LayerSamples:
-    """What a layer saw: some pixels or tokens (inner, n), and the ranges of its input's channels in all of them."""
-
-    columns: np.ndarray
-    ranges: Ranges
+POINTWISE = ("MatMul", "Gemm", "ConvTranspose")
+"""Layers that read every token or pixel by itself."""
 
 
 def calibrated(model: ir.Model, job: Job, takes: Callable[[ir.Node], bool], precisions: Sequence[str],
@@ -32,7 +25,16 @@ def calibrated(model: ir.Model, job: Job, takes: Callable[[ir.Node], bool], prec
     """What layers see in the real inputs where there are any, else in random ones.
 
     At some precisions real inputs are the layers' `RANGES`. Nothing is known where nodes cannot be executed one by one.
+    What the job knows that layers have `seen` counts in place of that.
     """
+    seen = {} if job.seen is None else {node: each for node in model.graph if takes(node)
+                                        and (each := job.seen(node)) is not None}
+    if job.precision in precisions:
+        for node, each in seen.items():
+            RANGES.set(node, each.ranges)
+    if seen and all(node in seen for node in model.graph if takes(node)):
+        return seen
+    known = seen
     try:
         seen = observe(model, job.real or job.generated, takes)
     except UnsupportedOperatorError as error:
@@ -41,12 +43,12 @@ def calibrated(model: ir.Model, job: Job, takes: Callable[[ir.Node], bool], prec
     if job.precision in precisions and job.real:
         for node, each in seen.items():
             RANGES.set(node, each.ranges)
-    return seen
+    return {**seen, **known}
 
 
 def observe(model: ir.Model, samples: Sequence[Mapping[str, np.ndarray]], takes: Callable[[ir.Node], bool],
             ) -> dict[ir.Node, LayerSamples]:
-    """What every linear layer and convolution of a planned graph sees in samples, inputs by name; in float32.
+    """What every linear layer and convolution of a graph sees in samples, inputs by name; in float32.
 
     Raises:
         UnsupportedOperatorError: a node cannot be executed by itself.
@@ -56,15 +58,16 @@ def observe(model: ir.Model, samples: Sequence[Mapping[str, np.ndarray]], takes:
     seen: dict[ir.Node, list[LayerSamples]] = {}
     for sample in samples:
         for node, inputs in walk(model, sample):
-            if takes(node) and inputs[0] is not None:
+            if takes(node) and inputs[0] is not None and inputs[0].size:
                 seen.setdefault(node, []).append(_see(node, inputs[0], -(-COLUMNS // len(samples)), rng))
     return {node: _joined(each) for node, each in seen.items()}
 
 
 def _see(node: ir.Node, x: np.ndarray, count: int, rng: np.random.Generator) -> LayerSamples:
     """Up to `count` random columns of a layer's input, and its ranges."""
-    if node.op_type == "MatMul":
-        channels = x.reshape(-1, x.shape[-1]).T
+    if node.op_type in POINTWISE:
+        last = np.moveaxis(x, 1, -1) if node.op_type == "ConvTranspose" else x
+        channels = last.reshape(-1, last.shape[-1]).T
         columns = channels[:, rng.permutation(channels.shape[1])[:count]]
     else:
         channels = np.moveaxis(x, 1, 0).reshape(x.shape[1], -1)

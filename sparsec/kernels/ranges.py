@@ -1,4 +1,4 @@
-"""What the inputs of a layer range over in samples, from which 8-bit codes are calibrated."""
+"""What the inputs of a layer hold in samples, and range over: from that 8-bit codes are calibrated."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ class Ranges:
 
     least: np.ndarray
     largest: np.ndarray
+
+
+@dataclass(frozen=True)
+class LayerSamples:
+    """What a layer saw: some pixels or tokens (inner, n), and the ranges of its input's channels in all of them."""
+
+    columns: np.ndarray
+    ranges: Ranges
 
 
 RANGES = Annotation[Ranges]("ranges")

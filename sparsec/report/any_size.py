@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis.symbols.size import is_name
@@ -12,9 +14,10 @@ from sparsec.compiler.fallback import MOST
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import simplify
 from sparsec.compiler.samples import usual
-from sparsec.compiler.sized.build import RowPlan, original, row_plans
+from sparsec.compiler.sized.build import RowPlan, row_plans
 from sparsec.compiler.sized.device import left_to_processor
 from sparsec.compiler.sized.outside import outside as outside_of
+from sparsec.compiler.sized.seen import original
 from sparsec.compiler.sized.staged import staged
 from sparsec.cost.calibration import Calibration
 from sparsec.errors import SparsecError
@@ -23,6 +26,8 @@ from sparsec.graph.nodes import node_name
 from sparsec.graph.sizes import Dims, check_dims, ranges
 from sparsec.passes.context import NOTHING, Spared
 from sparsec.report.interpreted import times_of
+
+NO_INPUTS: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,12 @@ class Priced:
     graph: ir.Model | None = None
 
 
-def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims, share: int = 1) -> Priced:
-    """The shapes and sizes that the layers of a model are priced at: a `share` of what is usual where none is given."""
+def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims, share: int = 1,
+           inputs: Mapping[str, np.ndarray] = NO_INPUTS) -> Priced:
+    """The shapes and sizes that the layers of a model are priced at.
+
+    Where no option gives them, they are those of real inputs, or a `share` of what is usual.
+    """
     if dims:
         check_dims(reader.load(model, symbolic=True), dims, shapes)
     limits = ranges(dims)
@@ -101,7 +110,10 @@ def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims
     if not free:
         return Priced(given, sizes, {}, graph)
     least = {name: max(1, limits.get(name, (1, 1))[0]) for name in free if name is not None and is_name(name)}
-    assumed = least | usual(graph.graph.inputs, limits, share)
+    told = {dim.value: size for value in graph.graph.inputs if value.name in inputs
+            for dim, size in zip(value.shape or (), inputs[value.name or ""].shape, strict=False)
+            if not isinstance(dim, int) and dim.value in least and size}
+    assumed = least | usual(graph.graph.inputs, limits, share) | told
     try:
         static = reader.load(model, shapes=given, dims=sizes | assumed, symbolic=True)
     except SparsecError:  # what is usual does not fit this network

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis import structure
+from sparsec.backends.job import Feeds
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import Prepared, prepare
 from sparsec.compiler.samples import SHARES
@@ -200,9 +201,9 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
     """The plan of a model by the cost model, without compiling it; `precision` is that of `sparsec.compile`.
 
     `shapes` and `dims` are those of `sparsec.compile`. The layers are priced at one size of every symbolic dimension,
-    one that is usual where nothing gives it (`compiler.samples.usual`). Zeros among activations are counted in real
-    `inputs`, which also calibrate 8 bits as they do for `sparsec.compile`. Nodes that are `wanted` must be there; "all"
-    is no name.
+    that of real `inputs`, or one that is usual where nothing gives it (`compiler.samples.usual`). Zeros among
+    activations are counted in the inputs, which also calibrate 8 bits as they do for `sparsec.compile`. Nodes that are
+    `wanted` must be there; "all" is no name.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
@@ -210,13 +211,13 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
 
     """
     at, options, prepared = _prepared(model, shapes or {}, dims or {}, calibration, lambda at: replace(
-        options_of(target, threads, at.shapes, precision), dims=at.sizes, inputs=inputs))
+        options_of(target, threads, at.shapes, precision), dims=at.sizes, inputs=inputs), inputs or {})
     all_sizes = {**at.sizes, **at.assumed}
     job, nodes = prepared.job, prepared.graph.graph
     _check_wanted(wanted, nodes)
     layers, curves = list[Layer](), dict[Geometry, Curve]()
     parted = _is_parted(prepared)
-    if job.real and job.precision in CALIBRATED and not (parted or (at.assumed and prepared.backend.device)):
+    if job.real and job.precision in CALIBRATED and not parted:
         prepared.backend.judge(prepared.graph, job)  # tells the layers' ranges
     zeros = zeros_of(prepared.graph, job.real, nodes) if job.real else {}
     for index, node in enumerate(nodes):
@@ -240,15 +241,16 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
         if_pruned=tuple(_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED), outside=tuple(notes),
         sizes=all_sizes,
         stripped=any(any(each.counts.values()) for each in prepared.passes if isinstance(each, StripReport)),
-        any_size=any_size(model, replace(options, shapes=shapes, dims=dims, inputs=None),
+        any_size=any_size(model, replace(options, shapes=shapes, dims=dims),
                           calibration, all_sizes) if at.assumed else None)
 
 
 def _prepared(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims, calibration: Calibration | None,
-              options_at: Callable[[Priced], CompileOptions]) -> tuple[Priced, CompileOptions, Prepared]:
-    """A model at the largest of its usual sizes that the network takes, where sizes are not given."""
+              options_at: Callable[[Priced], CompileOptions], inputs: Feeds,
+              ) -> tuple[Priced, CompileOptions, Prepared]:
+    """A model at the sizes of real inputs, or the largest of its usual ones that it takes, where none are given."""
     for share in SHARES:
-        at = priced(model, shapes, dims, share)
+        at = priced(model, shapes, dims, share, inputs)
         options = options_at(at)
         try:
             return at, options, prepare(model, options, calibration=calibration, graph=at.graph)

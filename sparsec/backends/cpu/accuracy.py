@@ -7,11 +7,12 @@ import onnx_ir as ir
 from sparsec.backends.base import Judge
 from sparsec.backends.cpu.layers import allows_fewer_bits, matrix_of
 from sparsec.backends.job import Job
-from sparsec.backends.observing import LayerSamples, calibrated
+from sparsec.backends.observing import calibrated
 from sparsec.cost.option import Option
 from sparsec.cost.precisions import INTEGERS
 from sparsec.graph.compare import relative_error
 from sparsec.kernels.cpu.families import FAMILIES
+from sparsec.kernels.ranges import LayerSamples
 
 
 def judge(model: ir.Model, job: Job) -> Judge:

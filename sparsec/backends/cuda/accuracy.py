@@ -7,13 +7,14 @@ import onnx_ir as ir
 from sparsec.backends.base import Judge
 from sparsec.backends.cuda.planning import layer_of
 from sparsec.backends.job import Job
-from sparsec.backends.observing import LayerSamples, calibrated
+from sparsec.backends.observing import calibrated
 from sparsec.cost.option import Option
 from sparsec.cost.precisions import CALIBRATED
 from sparsec.graph.compare import relative_error
 from sparsec.graph.nodes import on_the_left, weight_array
 from sparsec.kernels.cuda import eight_bits
 from sparsec.kernels.cuda.families import FAMILIES
+from sparsec.kernels.ranges import LayerSamples
 
 SLOWER = "kernels of 8 bits are no faster"
 NOT_IEEE = "strict IEEE keeps NaN and infinity, which numbers of 8 bits have none of"

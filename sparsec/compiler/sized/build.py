@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +21,7 @@ from sparsec.compiler.sized.device import left_to_processor
 from sparsec.compiler.sized.outside import outside
 from sparsec.compiler.sized.plan import Plan
 from sparsec.compiler.sized.recurrent import add_layers
+from sparsec.compiler.sized.seen import original
 from sparsec.compiler.sized.stage import Joint, counts_of, joint
 from sparsec.compiler.sized.staged import Staged, staged, told
 from sparsec.compiler.sized.token import Token, token_of
@@ -114,7 +114,7 @@ def row_plans(model: ir.Model, found: Staged, job: Job, context: Context, backen
     for place, count in enumerate((*main, *more)):
         whole = joint(model, found.compiled, found.symbols, count)
         recurrences = [] if backend.device else add_layers(whole.model.graph, found.plan.recurrences, count)
-        own = replace(job, generated=[random_feeds(whole.model)], real=(),
+        own = replace(job, generated=[random_feeds(whole.model)], real=(), seen=found.seen,
                       announce=_for_rows(job.announce, count, place, len(main) + len(more)))
         passes = run_passes(whole.model, context, phase=Phase.SPECIALISE)
         whole.store_halves()
@@ -198,11 +198,6 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     program = Program(b"", SIZED, plan.program(), _specs(model.graph.inputs, input_names(model)),
                       _specs(model.graph.outputs, output_names(model)), needs=backend.needs_of_all(needs))
     return Sized(program, tuple(layers), tuple(outside(found, model.graph, left, context.spared)), tuple(reports))
-
-
-def original(layer: str) -> str:
-    """The name that a layer of the joint graph has in the model."""
-    return re.sub(r"@\d+$", "", layer)
 
 
 def _kernels(plan: Plan, job: Job, backend: Backend, needs: list[Needs]) -> dict[str, object] | None:

@@ -25,8 +25,10 @@ from sparsec.compiler.sized.movement import shorten_moves, sink_rows
 from sparsec.compiler.sized.plan import Plan, write
 from sparsec.compiler.sized.recurrent import write_recurrent
 from sparsec.compiler.sized.rotary import fuse_rotary
+from sparsec.compiler.sized.seen import Seen, seen_in
 from sparsec.compiler.sized.simplify import choose_known, fold_known, merge_equal
 from sparsec.compiler.sized.stage import RowStage, Stage, counts_of, stages_of
+from sparsec.cost.precisions import CALIBRATED
 from sparsec.passes.context import Context
 
 OPERATOR_S = 1.5e-6
@@ -37,7 +39,8 @@ OPERATOR_S = 1.5e-6
 class Staged:
     """A model in stages: what is known of its sizes, the plan without libraries, the stages of rows, and convolutions.
 
-    Sizes that are `fixed` are those that symbols must have, since the file's exporter has written them somewhere.
+    Sizes that are `fixed` are those that symbols must have, since the file's exporter has written them somewhere. What
+    layers have `seen` in samples is None where there are none, or the precision needs none.
     """
 
     symbols: Symbols
@@ -46,6 +49,7 @@ class Staged:
     compiled: list[RowStage]
     fixed: Mapping[str, int]
     convolutions: Convolutions
+    seen: Seen | None = None
 
     @property
     def between_s(self) -> float:
@@ -66,6 +70,7 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], job: Job, con
         UnsupportedOperatorError: a node cannot run at sizes that only the run tells; names it.
 
     """
+    seen = seen_in(model, job.real) if job.real and job.precision in CALIBRATED else None
     symbols = infer_symbols(model.graph)
     if write_recurrent(model.graph, symbols, backend.rejects_recurrence):
         symbols = infer_symbols(model.graph)
@@ -99,7 +104,7 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], job: Job, con
     if half := backend.half(job):
         mark_halves(stages, half, backend.computes)
     plan = write(model, stages, symbols, limits, on_device=bool(backend.device))
-    return Staged(symbols, stages, plan, plan.stages_of_rows, fixed, convolutions)
+    return Staged(symbols, stages, plan, plan.stages_of_rows, fixed, convolutions, seen)
 
 
 def told(row: LayerReport) -> LayerReport:

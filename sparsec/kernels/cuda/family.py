@@ -81,7 +81,7 @@ class GpuProduct(WeightedProduct):
         if self.given is not None:
             return self.given if dtype == "int8" else "its activations are integers already"
         if self.ranges is None:
-            return f"{UNCALIBRATED}; give real inputs, and sizes"
+            return f"{UNCALIBRATED}; give real inputs"
         if not np.isfinite(self.ranges).all():
             return "its activations are not finite in the samples"
         return of_range(*self.ranges, dtype, padded=self.padded)
