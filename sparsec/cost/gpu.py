@@ -123,9 +123,9 @@ class Device:
         return waves * work.stages * stage
 
     def share(self, work: GpuWork) -> float:
-        """What the kernel reaches of the tensor cores' rate: with its tile, else by itself, else as its like."""
-        like = ("wgmma" if work.warp_groups else "mma") + (".sp" if work.sparse else "")
-        known = (f"{work.kernel} {work.tile}", work.kernel, like)
+        """What the kernel reaches of the tensor cores' rate: with its tile, else by itself, else as its like does."""
+        kind = ("wgmma" if work.warp_groups else "mma") + (".sp" if work.sparse else "")
+        known = (f"{work.kernel} {work.tile}", work.kernel, f"{work.like} {work.tile}", work.like, kind)
         return next(self.shares[each] for each in known if each in self.shares)
 
 
@@ -163,7 +163,8 @@ H200_SHARES = {
 }
 """Measured: `mma` reaches little more than half of what warp groups do, and 2:4 gains 1.3 times, not 2. Those of bulk
 copies are a prototype's in CUDA C++ on the same GPU (1.13 to 1.35 for 2:4, 0.75 to 0.84 dense), less 5 % for storing
-sums, which it does by copies."""
+sums, which it does by copies. Kernels of 8 bits are derived: the same shares of twice the rate, since an instruction
+reads as many bytes of both operands and has twice the inputs."""
 SHARES = {"mma": 1.0, "mma.sp": 1.35, "cublaslt": CUBLASLT_SHARE}
 """Where nothing was measured: the data sheet's rate, the H200's gain of 2:4, and what cuBLASLt reaches there."""
 MEASURED, SHEET = "measured on an {name}, 2026-11-28", "data sheet of {name}; nothing was measured"

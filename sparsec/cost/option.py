@@ -73,6 +73,8 @@ class GpuWork:
         rate: products for one of half precision.
         exchanged_bytes: bytes of partial sums that blocks of a cluster read from each other's shared memory.
         kernel, tile: the family, and outputs x columns of a block: what a device may have been measured by.
+        like: the family that computes the same in half precision, where this one does not; it stands for what was not
+            measured.
         columns: tokens or pixels.
 
     """
@@ -97,6 +99,7 @@ class GpuWork:
     exchanged_bytes: float = 0.0
     kernel: str = ""
     tile: str = ""
+    like: str = ""
     rate: float = 1.0
     columns: int = 1
 

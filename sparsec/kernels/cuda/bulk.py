@@ -6,6 +6,7 @@ barrier's phase ends when they are there. Phases alternate in parity, by which t
 
 from __future__ import annotations
 
+import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import ptx
@@ -14,6 +15,7 @@ from sparsec.kernels.emit.tir import Buffer, Expr
 BARRIER_BYTES = 8
 SWIZZLE_128 = 3  # of cuTensorMapEncodeTiled
 PROMOTION_256 = 3  # to the L2 cache, of the same
+BYTES = "uint8"  # of maps, whatever they stand for
 COMPLETE = "mbarrier::complete_tx::bytes"
 
 
@@ -55,11 +57,13 @@ def wait(barrier: Expr, parity: Expr) -> None:
 
 
 def matrix_map(source: Buffer, rows: int, columns: int, box_rows: int, box_columns: int) -> Expr:
-    """A map of a matrix of 2-byte elements for copies of boxes, whose rows of 128 bytes are swizzled; on the host."""
+    """A map of a matrix of bytes or halves for copies of boxes, whose rows of 128 bytes are swizzled; on the host."""
+    dtype = np.dtype(str(source.dtype))
     descriptor = T.Bind(T.tvm_stack_alloca("tensormap", 1))
     T.evaluate(T.tensormap_encode_tiled(
-        descriptor, source.data, columns, rows, columns * 2, box_columns, box_rows, 1, 1,
-        descriptor_dtype=str(source.dtype), rank=2, swizzle=SWIZZLE_128, l2_promotion=PROMOTION_256))
+        descriptor, source.data, columns, rows, columns * dtype.itemsize, box_columns, box_rows, 1, 1,
+        descriptor_dtype=BYTES if dtype.itemsize == 1 else str(dtype), rank=2, swizzle=SWIZZLE_128,
+        l2_promotion=PROMOTION_256))
     return descriptor
 
 

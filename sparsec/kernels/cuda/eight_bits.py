@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 import ml_dtypes
 import numpy as np
 
-from sparsec.kernels.cuda import mma_dense, mma_sp, wgmma
+from sparsec.kernels.cuda import mma_dense, mma_sp, wgmma, wgmma_bulk
 from sparsec.kernels.cuda.codes import E4M3, E4M3_LARGEST, Codes, decode, encode
 from sparsec.kernels.cuda.family import Architectures, GpuFamily, GpuProduct, family, product_params
 from sparsec.kernels.cuda.params import MmaParams
+from sparsec.kernels.cuda.specialised import PersistentParams
 from sparsec.kernels.cuda.tiles import WARP_GROUP_TILES
 
 LARGEST = {"int8": 127.0, E4M3: E4M3_LARGEST}
@@ -154,15 +155,31 @@ def _families(dtype: str, precision: str) -> tuple[GpuFamily[MmaParams], GpuFami
     return sparse, dense
 
 
-def _by_groups(dtype: str, precision: str) -> GpuFamily[MmaParams]:
-    """The dense family of warp groups that multiply codes of a type."""
+def _by_groups(dtype: str, precision: str) -> tuple[GpuFamily[MmaParams], GpuFamily[MmaParams]]:
+    """The sparse and the dense family of warp groups that multiply codes of a type."""
     wrong = _of(dtype)
-    return family(f"wgmma {precision}", ("dense",), weight=wgmma.dense_weight, pack=mma_dense.pack,
-                  unpack=mma_dense.unpack, params=product_params, reject=_reject(dtype, (GROUPS,)),
-                  refuses=lambda p: wgmma.refuses_tile(p) or wrong(p), tiles=WARP_GROUP_TILES, dtype=dtype,
-                  architecture=wgmma.ARCHITECTURE, precision=precision, reference=_reference)
+    same = {"params": product_params, "reject": _reject(dtype, (GROUPS,)), "tiles": WARP_GROUP_TILES, "dtype": dtype,
+            "refuses": lambda p: wgmma.refuses_tile(p) or wrong(p), "architecture": wgmma.ARCHITECTURE,
+            "precision": precision, "reference": _reference}
+    sparse = family(f"wgmma.sp {precision}", mma_sp.FORMATS, weight=wgmma.sparse_weight, pack=mma_sp.pack,
+                    unpack=mma_sp.unpack, sparse=True, **same)
+    dense = family(f"wgmma {precision}", ("dense",), weight=wgmma.dense_weight, pack=mma_dense.pack,
+                   unpack=mma_dense.unpack, **same)
+    return sparse, dense
+
+
+def _persistent(dtype: str, precision: str) -> tuple[GpuFamily[PersistentParams], GpuFamily[PersistentParams]]:
+    """The sparse and the dense family of persistent blocks that multiply codes of a type."""
+    wrong, own = _of(dtype), _reject(dtype, (GROUPS,))
+    same = {"refuses": wrong, "reject": lambda layer, archs: wgmma_bulk.reject(layer, archs) or own(layer, archs),
+            "dtype": dtype, "precision": precision, "reference": _reference}
+    return (wgmma_bulk.persistent(f"wgmma.sp bulk {precision}", wgmma_bulk.SPARSE_BYTE_TILES, sparse=True, **same),
+            wgmma_bulk.persistent(f"wgmma bulk {precision}", wgmma_bulk.DENSE_TILES, sparse=False, **same))
 
 
 SPARSE_INT8, DENSE_INT8 = _families("int8", "int8")
 SPARSE_FP8, DENSE_FP8 = _families(E4M3, "fp8")
-GROUPS_INT8, GROUPS_FP8 = _by_groups("int8", "int8"), _by_groups(E4M3, "fp8")
+SPARSE_GROUPS_INT8, GROUPS_INT8 = _by_groups("int8", "int8")
+SPARSE_GROUPS_FP8, GROUPS_FP8 = _by_groups(E4M3, "fp8")
+SPARSE_BULK_INT8, BULK_INT8 = _persistent("int8", "int8")
+SPARSE_BULK_FP8, BULK_FP8 = _persistent(E4M3, "fp8")

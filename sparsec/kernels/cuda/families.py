@@ -19,6 +19,10 @@ GENERATED: dict[str, GpuFamily[Any]] = {family.name: family for family in (
     rest.FAMILY,
     eight_bits.SPARSE_INT8,
     eight_bits.SPARSE_FP8,
+    eight_bits.SPARSE_GROUPS_INT8,
+    eight_bits.SPARSE_GROUPS_FP8,
+    eight_bits.SPARSE_BULK_INT8,
+    eight_bits.SPARSE_BULK_FP8,
     mma_dense.FAMILY,
     wgmma.DENSE,
     wgmma_bulk.DENSE,
@@ -26,6 +30,8 @@ GENERATED: dict[str, GpuFamily[Any]] = {family.name: family for family in (
     eight_bits.DENSE_FP8,
     eight_bits.GROUPS_INT8,
     eight_bits.GROUPS_FP8,
+    eight_bits.BULK_INT8,
+    eight_bits.BULK_FP8,
 )}
 """Those whose kernels sparsec generates."""
 

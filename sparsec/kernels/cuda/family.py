@@ -301,12 +301,17 @@ def _option(kernels: GpuFamily[P], layer: GpuProduct, form: str, found: Arranged
     detail += f" split={p.split_k}" * (p.split_k > 1) + " in a cluster" * p.cluster
     detail += f" rest={found.rest:.2%}" if found.rest else ""
     work = replace(kernels.skeleton.work(p, sizes, nbytes), kernel=kernels.name, tile=f"{tile.rows}x{tile.columns}",
-                   columns=layer.columns)
+                   columns=layer.columns, like=kernels.name.removesuffix(f" {kernels.precision}"))
     if not kernels.dtype or layer.given is not None:
         return Option(form, kernels.name, detail, p, nbytes, work)
     if not layer.written:  # a kernel makes the codes
         work = replace(work, nbytes=work.nbytes + encoding.BYTES * p.inputs, launches=work.launches + 1)
     return Option(form, kernels.name, detail, p, nbytes, work, codec=kernels.precision, encodes=not layer.written)
+
+
+def rate(p: MmaParams) -> float:
+    """Products for one of half precision."""
+    return 1.0 if p.itemsize == 2 else EIGHT_BITS
 
 
 def _staged_work(p: P, sizes: Mapping[str, int], weight_bytes: int, weight: pipeline.Weight, shared_bytes: int,
@@ -324,4 +329,4 @@ def _staged_work(p: P, sizes: Mapping[str, int], weight_bytes: int, weight: pipe
         stage_bytes=copied + stored * tile.rows * tile.depth, stage_copies=copied / p.copy_bytes,
         sparse=sparse, warp_groups=architecture != "", launches=2 if p.leaves_partial else 1,
         exchanged_bytes=(p.split_k - 1) * p.outputs * SUM_BYTES if p.cluster else 0,
-        rate=1.0 if p.itemsize == 2 else EIGHT_BITS)
+        rate=rate(p))

@@ -83,7 +83,6 @@ def refuses(p: MmaParams) -> str | None:
     """Why the skeleton does not compute a product, or None."""
     t = p.tile
     reasons = {
-        "bulk copies bring 2-byte activations": p.itemsize != 2,
         f"a stage of bulk copies is {ROW_BYTES} bytes deep": t.depth * p.itemsize != ROW_BYTES,
         "warp groups take 64 rows and all columns of a tile": t.warps[1] != 1 or t.rows != 16 * t.warps[0]
             or t.rows % 64 != 0,
@@ -245,7 +244,7 @@ def _copy(p: PersistentParams, buffers: Buffers, operand: Operand, ring: _Ring, 
     """Fill stages through all tiles of the block."""
     places = ring.places
     name, (_, dtype) = next(iter(operand.arguments.items()))
-    itemsize = 1 if dtype == "uint8" else p.itemsize
+    itemsize = 1 if dtype == "uint8" else p.itemsize  # 2:4 weights are bytes, whatever they hold
     units = p.tile.rows // 64
     with _tiles(p, ring) as (first, row, column), T.serial(0, p.k_tiles, unroll=False) as stage:
         turn = T.Bind(first + stage)
@@ -264,12 +263,12 @@ def _multiply(p: PersistentParams, buffers: Buffers, operand: Operand, ring: _Ri
     """Multiply the stages of the block's tiles, and store what they sum up to."""
     places, count = ring.places, p.tile.column_blocks * 4
     lane, warp = T.Bind(thread % 32), T.Bind(thread // 32)
-    sums = ptx.registers(count, "float32")
+    sums = ptx.registers(count, epilogue.sum_type(p))
     with _tiles(p, ring) as (first, row, column):
         b = Block(p, buffers, ring.shared, thread, lane, warp, T.int32(0), T.Bind(row * p.tile.rows),
                   T.Bind(column * p.tile.columns), T.int32(0))
         for register in range(count):
-            T.buffer_store(sums, T.float32(0), [register])
+            T.buffer_store(sums, T.Cast(epilogue.sum_type(p), 0), [register])
 
         def one(stage: Expr) -> None:
             turn = T.Bind(first + stage)

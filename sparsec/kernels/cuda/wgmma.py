@@ -4,6 +4,10 @@ The weight comes from registers, in the fragments and metadata that `mma` and `m
 shared memory behind a descriptor: the swizzle of `staging.py`, on rows of 128 bytes, is the hardware's own 128-byte
 swizzle. TVM has no sparse `wgmma`, so the instruction is a function of CUDA source. For sm_90a only.
 
+Each warp's lanes hold the metadata of its 16 rows as for `mma.sp` (`metadata.py`; PTX ISA, "Matrix fragments for
+wgmma.mma_async.sp"): of 2-byte values the selector names two lanes of four, of 1-byte values it is 0 and all four
+have a word, for 32 inputs of a row, as CUTLASS's `ELayout_64x64` deals them.
+
 Products are asynchronous: those of a stage run while the next one arrives, is waited for and loaded. Until they have
 ended nothing may touch their sums, their fragments or the activations that they read.
 """
@@ -37,7 +41,7 @@ ROW_BYTES = 128
 WARPS = 4  # of a warp group
 ELEMENTS = {"float16": "f16", "bfloat16": "bf16"}
 BYTES = {"int8": "s32.s8.s8", "uint8": "s32.s8.u8", E4M3: "f32.e4m3.e4m3"}
-"""The types of dense products of bytes, by the element type of X, or of both."""
+"""The types of products of bytes, by the element type of X, or of both."""
 GATHERING_THREADS = 256
 LEAST_COLUMNS = 16  # beyond which slices are gathered for warp groups
 IN_FLIGHT = 1  # stages whose products still run when those of the next have begun
@@ -122,41 +126,53 @@ def _sums(p: MmaParams) -> tuple[str, str]:
     return ("unsigned", "r") if p.dtype == "int8" else ("float", "f")
 
 
-def _product_of_bytes(p: MmaParams) -> tuple[str, str]:
-    """As `product`, for dense products of bytes."""
-    columns, types, (kind, letter) = p.tile.columns, BYTES[p.x or p.dtype], _sums(p)
-    count, scales = columns // 2, "1" if p.dtype == "int8" else "1, 1, 1"  # floats may be negated
-    sums = ", ".join(f"%{i}" for i in range(count))
-    left = ", ".join(f"%{count + i}" for i in range(4))
-    outputs = ", ".join(f'"+{letter}"(d[{i}])' for i in range(count))
-    name = f"wgmma_{types.replace('.', '_')}_n{columns}"
-    return name, f"""__forceinline__ __device__ void {name}({kind}* d, const unsigned* a, unsigned long long b) {{
-  asm volatile("wgmma.mma_async.sync.aligned.m64n{columns}k32.{types} {{{sums}}}, {{{left}}}, %{count + 4}, {scales};"
-    : {outputs} : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-}}
-"""
-
-
 def product(p: MmaParams, *, sparse: bool, selector: int = 0) -> tuple[str, str]:
     """Name and text of the function that holds the instruction, which names the lanes with metadata by a selector."""
-    if p.dtype not in ELEMENTS:
-        return _product_of_bytes(p)
-    columns, element = p.tile.columns, ELEMENTS[p.dtype]
-    count = columns // 2
-    form, depth = (".sp", 32) if sparse else ("", 16)
-    instruction = f"wgmma.mma_async{form}.sync.aligned.m64n{columns}k{depth}.f32.{element}.{element}"
+    form, depth, types, scales = _instruction(p, sparse=sparse)
+    kind, letter = _sums(p)
+    columns, count = p.tile.columns, p.tile.columns // 2
     sums = ", ".join(f"%{i}" for i in range(count))
     left = ", ".join(f"%{count + i}" for i in range(4))
-    selected = f", %{count + 5}, {selector}" if sparse else ""
-    outputs = ", ".join(f'"+f"(d[{i}])' for i in range(count))
+    behind = f"%{count + 4}, " + f"%{count + 5}, {selector}, " * sparse + scales
+    outputs = ", ".join(f'"+{letter}"(d[{i}])' for i in range(count))
     metadata = (", const unsigned* e", ', "r"(e[0])') if sparse else ("", "")
-    name = f"wgmma{form.replace('.', '_')}_{element}_n{columns}" + ("_odd" if selector else "")
+    name = f"wgmma{form}_{types}_n{columns}".replace(".", "_") + ("_odd" if selector else "")
     return name, f"""__forceinline__ __device__ void {name}(
-    float* d, const unsigned* a, unsigned long long b{metadata[0]}) {{
-  asm volatile("{instruction} {{{sums}}}, {{{left}}}, %{count + 4}{selected}, 1, 1, 1, 0;"
+    {kind}* d, const unsigned* a, unsigned long long b{metadata[0]}) {{
+  asm volatile("wgmma.mma_async{form}.sync.aligned.m64n{columns}k{depth}.{types} {{{sums}}}, {{{left}}}, {behind};"
     : {outputs} : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b){metadata[1]});
 }}
 """
+
+
+def product_in_shared(p: MmaParams) -> tuple[str, str]:
+    """Name and text of the function that holds the dense instruction with the weight in shared memory."""
+    _, depth, types, scales = _instruction(p, sparse=False)
+    kind, letter = _sums(p)
+    columns, count = p.tile.columns, p.tile.columns // 2
+    behind = f"%{count}, %{count + 1}, {scales}" + ", 0" * (p.dtype in ELEMENTS)  # the weight is rows of inputs
+    sums = ", ".join(f"%{i}" for i in range(count))
+    outputs = ", ".join(f'"+{letter}"(d[{i}])' for i in range(count))
+    name = f"wgmma_shared_{types}_n{columns}".replace(".", "_")
+    return name, f"""__forceinline__ __device__ void {name}(
+    {kind}* d, unsigned long long a, unsigned long long b) {{
+  asm volatile("wgmma.mma_async.sync.aligned.m64n{columns}k{depth}.{types} {{{sums}}}, {behind};"
+    : {outputs} : "l"(a), "l"(b));
+}}
+"""
+
+
+def _instruction(p: MmaParams, *, sparse: bool) -> tuple[str, int, str, str]:
+    """What tells the instruction from others: its form, inputs and types, and the operands behind its operands.
+
+    These are that it adds to the sums, then, of floats, that neither operand is negated, then, of halves, that the
+    activations are rows of inputs.
+    """
+    form, depth = (".sp", 64) if sparse else ("", 32)
+    if p.dtype in ELEMENTS:
+        element = ELEMENTS[p.dtype]
+        return form, depth // 2, f"f32.{element}.{element}", "1, 1, 1, 0"
+    return form, depth, BYTES[p.x or p.dtype], "1" if p.dtype == "int8" else "1, 1, 1"
 
 
 def _multiply_dense(b: Block, base: Expr, activations: Expr, sums: Buffer) -> None:
@@ -172,10 +188,13 @@ def _multiply_sparse(b: Block, base: Expr, activations: Expr, sums: Buffer) -> N
     """A stage of `mma_sp`'s packing."""
     p = b.params
     values, words = ptx.registers(p.tile_steps * 4), ptx.registers(p.tile_steps)
-    # All warps of a group name the same selector, 0; those with an odd block of rows read its lanes from selector 1's.
-    lane = T.Bind(b.lane // 4 * 4 + b.lane % 2 + b.warp_row % 2 * 2)
+    lane = b.lane
+    if p.itemsize == 2:
+        # All warps of a group name the same selector, 0; those with an odd block of rows read its lanes from selector
+        # 1's.
+        lane = T.Bind(b.lane // 4 * 4 + b.lane % 2 + b.warp_row % 2 * 2)
     for step in range(p.tile_steps):
-        word = b.warp_row // 2 * p.tile_steps + step
+        word = T.truncdiv(b.warp_row, p.itemsize) * p.tile_steps + step
         _load_fragment(b, values, base, step, p.tile_steps)
         ptx.load_words(words, step, 1, b.shared, base + mma_sp.values_bytes(p) + word * mma_sp.WORDS_BYTES + lane * 4)
     _multiply(b, sums, values, activations, words)
@@ -190,6 +209,11 @@ def _load_fragment(b: Block, to: Buffer, base: Expr, number: int, count: int) ->
 def dense_weight(p: MmaParams) -> pipeline.Weight:
     """How a dense weight reaches the warp groups, of halves or of bytes."""
     return _weight(mma_dense.weight, _multiply_dense, p)
+
+
+def sparse_weight(p: MmaParams) -> pipeline.Weight:
+    """How a 2:4 weight reaches the warp groups, of halves or of bytes."""
+    return _weight(mma_sp.weight, _multiply_sparse, p)
 
 
 def _weight(warps: Callable[[P], pipeline.Weight], multiply: Multiply, p: P) -> pipeline.Weight:

@@ -318,8 +318,8 @@ int cuGetErrorString(int error, const char **name) { return *name = "an error of
 int cuTensorMapEncodeTiled(void *map, int type, unsigned rank, void *address, const uint64_t *sizes,
                            const uint64_t *strides, const unsigned *box, const unsigned *steps, int interleave, int swizzle,
                            int promotion, int fill) {
-    size_t width = 2, end = (sizes[1] - 1) * strides[0] + sizes[0] * width;  // of halves; matrices only
-    if ((type != 6 && type != 9) || rank != 2 || steps[0] != 1 || steps[1] != 1) return INVALID;
+    size_t width = type ? 2 : 1, end = (sizes[1] - 1) * strides[0] + sizes[0] * width;  // bytes or halves; matrices only
+    if ((type && type != 6 && type != 9) || rank != 2 || steps[0] != 1 || steps[1] != 1) return INVALID;
     if ((uintptr_t)map % 64 || (uintptr_t)address % 16 || strides[0] % 16 || strides[0] < sizes[0] * width) return INVALID;
     if (!box[0] || !box[1] || box[1] > 256 || box[0] * width > (swizzle == 3 ? 128 : 256)) return INVALID;
     lock();

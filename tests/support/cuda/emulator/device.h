@@ -365,10 +365,11 @@ inline void ptx_wgmma_wait_group_sync_aligned(int pending) { emulator::wait_prod
 template <class Sum, class... Operands>
 void emulated_wgmma(emulator::Element element, bool sparse, int columns, Sum& sum, const Operands&... rest) {
   const void* const all[] = {&rest...};
+  const size_t sizes[] = {sizeof(rest)...};
   const void* const* o = all + columns / 2 - 1;
   emulator::GroupProduct product{element, sparse, columns, {}, nullptr, 0, 0, 0,
                                  reinterpret_cast<float*>(&sum)};
-  if (sizeof...(rest) == columns / 2 - 1 + 7u) {  // two descriptors, the scales and the order of both operands
+  if (sizes[columns / 2 - 1] == 8) {  // two descriptors
     memcpy(&product.left_descriptor, o[0], 8);
     memcpy(&product.descriptor, o[1], 8);
     return emulator::multiply_group(product);
@@ -393,7 +394,10 @@ void emulated_wgmma(emulator::Element element, bool sparse, int columns, Sum& su
   EMULATED_WGMMA_FORM(sync_aligned_m64n##n##k32_s32_s8_u8, s8_u8, false, n)       \
   EMULATED_WGMMA_FORM(sync_aligned_m64n##n##k32_f32_e4m3_e4m3, e4m3, false, n)    \
   EMULATED_WGMMA_FORM(sp_sync_aligned_m64n##n##k32_f32_f16_f16, f16, true, n)     \
-  EMULATED_WGMMA_FORM(sp_sync_aligned_m64n##n##k32_f32_bf16_bf16, bf16, true, n)
+  EMULATED_WGMMA_FORM(sp_sync_aligned_m64n##n##k32_f32_bf16_bf16, bf16, true, n)  \
+  EMULATED_WGMMA_FORM(sp_sync_aligned_m64n##n##k64_s32_s8_s8, s8, true, n)        \
+  EMULATED_WGMMA_FORM(sp_sync_aligned_m64n##n##k64_s32_s8_u8, s8_u8, true, n)     \
+  EMULATED_WGMMA_FORM(sp_sync_aligned_m64n##n##k64_f32_e4m3_e4m3, e4m3, true, n)
 EMULATED_WGMMA(16)
 EMULATED_WGMMA(64)
 EMULATED_WGMMA(128)

@@ -51,6 +51,7 @@ void multiply_warp(Product** lanes) {
   for (int lane = 0; lane < kLanes; lane++) {
     int g = lane / 4, t = lane % 4;
     if (lanes[lane]->selector != first.selector) fail("mma.sp: lanes differ in the sparsity selector");
+    if (bytes && first.selector) fail("mma.sp: all lanes have metadata of bytes, which no selector but 0 names");
     for (int i = 0; i < 4 * word; i++) {
       int row = g + i / word % 2 * 8, column = i / word / 2 * (columns / 2) + t * word + i % word;
       int k = first.sparse ? column / 2 * 4 + position(lanes, row, column) : column;
