@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sparsec.kernels.cuda import specialised, wgmma, wgmma_bulk
+from sparsec.kernels.cuda import eight_bits, specialised, wgmma, wgmma_bulk
 from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.cuda.params import MmaParams, Tile
 from sparsec.kernels.emit.epilogue import Epilogue
@@ -18,6 +18,8 @@ from tests.support.cuda.sass import check_limits, cubin, instructions, needs_cuo
 TILE = Tile(64, 64, 64, (4, 1), 3)
 TAILS = MmaParams(100, 70, 328, TILE, epilogue=FINISH)
 FAMILIES = {"2:4": wgmma_bulk.SPARSE, "dense": wgmma_bulk.DENSE}
+BYTES = {family.name: family for family in (eight_bits.SPARSE_BULK_INT8, eight_bits.BULK_INT8,
+                                            eight_bits.SPARSE_BULK_FP8, eight_bits.BULK_FP8)}
 
 
 @needs_compiler
@@ -34,10 +36,11 @@ def test_blocks_take_equal_shares(tiles, blocks):
 
 
 @pytest.mark.parametrize(("change", "reason"), [
-    ({"k": 100}, "multiple of 16 bytes"), ({"split_k": 2}, "do not share K"), ({"dtype": "int8"}, "2-byte"),
+    ({"k": 100}, "multiple of 16 bytes"), ({"split_k": 2}, "do not share K"),
+    ({"dtype": "int8", "k": 400, "tile": replace(TILE, depth=128)}, "2-byte"),
     ({"tile": Tile(64, 32, 64, (2, 2), 3)}, "64 rows and all columns")])
 def test_what_is_refused_says_why(change, reason):
-    assert reason in specialised.refuses(replace(TAILS, **change))
+    assert reason in wgmma_bulk.SPARSE.refuses(replace(TAILS, **change))
 
 
 WAIT = "wgmma.wait_group.sync.aligned 1;"
@@ -68,18 +71,22 @@ def test_every_mutant_is_caught(name):
 @pytest.mark.sampled(0.5)
 @needs_nvcc
 @needs_cuobjdump
-@pytest.mark.parametrize(("name", "tile"), [(name, tile) for name, family in FAMILIES.items() for tile in family.tiles])
+@pytest.mark.parametrize(("name", "tile"), [(name, tile) for name, family in (FAMILIES | BYTES).items()
+                                            for tile in family.tiles])
 def test_kernels_are_what_a_hopper_wants(name, tile):
-    family = FAMILIES[name]
-    p = family.params(None, MmaParams(1024, 3000, 1024, tile, epilogue=FINISH))
+    family = (FAMILIES | BYTES)[name]
+    kind = {"int8": ("int8", "uint8", "I"), "e4m3": ("e4m3", "e4m3", "Q"), "": ("float16", "", "H")}
+    dtype, coded, unit = kind[family.dtype]
+    tile = replace(tile, depth=tile.depth * (1 + bool(family.dtype)))
+    p = family.params(None, MmaParams(1024, 3000, 1024, tile, dtype, epilogue=FINISH, coded=coded))
     kernel = family.build(p, ())
     assert "setmaxnreg" not in cubin(kernel, wgmma.ARCHITECTURE)[1]  # which says where it is ignored
     check_limits(kernel, p.threads, family.shared_bytes(p), wgmma.ARCHITECTURE)
     counts = {each: instructions(kernel, wgmma.ARCHITECTURE, each) for each in (
-        "HGMMA", "HGMMA.SP", "UTMALDG.2D", "UBLKCP", "USETMAXREG", "MEMBAR.ALL.GPU")}
+        f"{unit}GMMA", f"{unit}GMMA.SP", "UTMALDG.2D", "UBLKCP", "USETMAXREG", "MEMBAR.ALL.GPU")}
     products = 2 * (2 if family.sparse else 4)  # two stages in the loop
-    assert counts == {"HGMMA": products, "HGMMA.SP": products * family.sparse, "UTMALDG.2D": 1, "UBLKCP": 1,
-                      "USETMAXREG": 2, "MEMBAR.ALL.GPU": 0}
+    assert counts == {f"{unit}GMMA": products, f"{unit}GMMA.SP": products * family.sparse, "UTMALDG.2D": 1,
+                      "UBLKCP": 1, "USETMAXREG": 2, "MEMBAR.ALL.GPU": 0}
 
 
 @pytest.mark.parametrize("columns", [512, 1024])

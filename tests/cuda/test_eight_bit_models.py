@@ -79,7 +79,7 @@ def test_quantised_models_are_onnxruntimes_to_a_code(build, tmp_path):
 
 
 @pytest.mark.parametrize(("precision", "target", "limit"), [
-    ("int8", "cuda-sm80", 0.05), ("fp8", "cuda-sm89", 0.1), ("fp8", "cuda-sm90", 0.1)])
+    ("int8", "cuda-sm80", 0.05), ("int8", "cuda-sm90", 0.05), ("fp8", "cuda-sm89", 0.1), ("fp8", "cuda-sm90", 0.1)])
 @pytest.mark.parametrize("build", [networks.transformer, networks.network])
 def test_float_models_by_samples_err_as_told(build, precision, target, limit):
     model = build()
@@ -92,6 +92,34 @@ def test_float_models_by_samples_err_as_told(build, precision, target, limit):
     session = onnxruntime.InferenceSession(model.SerializeToString())
     for mine, reference in zip(walk.run(lowered(prepared), feeds), session.run(None, feeds), strict=True):
         assert np.abs(mine - reference).max() <= 2 * limit * np.abs(reference).max()
+
+
+def wide(columns, inputs, outputs, tmp_path):
+    """A quantised linear layer with a 2:4 weight, and its input."""
+    g = networks.Graph()
+    g.linear("x", outputs, inputs, name="y")
+    model = g.model({"x": (TensorProto.FLOAT, [columns, inputs])}, {"y": [columns, outputs]})
+    feeds = feeds_of(model)
+    return quantized(tmp_path, model, feeds), feeds
+
+
+def test_quantised_two_of_four_for_many_tokens_is_for_warp_groups(tmp_path):
+    model, _ = wide(4096, 1024, 1024, tmp_path)
+    _, (row,), _ = planned(model, target="cuda-sm90")
+    assert row.kernel == "wgmma.sp bulk int8"
+
+
+@pytest.mark.parametrize("kernel", ["wgmma.sp int8", "wgmma.sp bulk int8", "wgmma bulk int8"])
+def test_warp_groups_multiply_a_quantised_models_codes(kernel, tmp_path):
+    model, feeds = wide(256, 128, 64, tmp_path)
+    prepared, *_ = planned(model, target="cuda-sm90")
+    (node,) = [each for each in prepared.graph.graph if layer_of(each) is not None]
+    offers = layer_options(node, prepared.job.target, prepared.job.precision)[0]
+    machine = prepared.job.calibration.machine
+    CHOICE.set(node, choose(node.name, [each for each in offers if each.kernel == kernel], machine=machine))
+    program = lowered(prepared)
+    (y,), (expected,) = walk.run(program, feeds), ort.session(model, optimized=False).run(None, feeds)
+    assert np.abs(y - expected).max() <= 1.01 * np.diff(np.unique(expected)).min()
 
 
 def test_a_layer_makes_the_codes_that_only_the_next_one_reads():

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from sparsec.kernels.cuda import eight_bits, encoding
 from sparsec.kernels.cuda.codes import Codes, decode, encode, of_range
+from sparsec.kernels.cuda.families import GENERATED
 from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.cuda.params import Gather, MmaParams, Tile, Window
 from sparsec.kernels.emit.epilogue import Epilogue
 from tests.support.cuda.emulator import launches
-from tests.support.cuda.products import DTYPES, FINISH, SMALL, convolution, needs_compiler, run, weight_index
+from tests.support.cuda.products import DTYPES, FINISH, SMALL, convolution, needs_compiler, run, stored, weight_index
 
 TILE = replace(SMALL, depth=128)
 BYTES = MmaParams(100, 36, 324, TILE, dtype="int8", epilogue=FINISH)
@@ -41,9 +42,15 @@ CASES = [pytest.param(family, p, id=f"{family.name}, {name}")
                                     ((eight_bits.SPARSE_FP8, eight_bits.DENSE_FP8), FLOATS))
          for family in families for name, p in products.items()]
 GROUP = Tile(64, 64, 128, (4, 1), 3)
-CASES += [pytest.param(family, replace(p, tile=GROUP, k=p.k + 60 * (p.split_k == 1)), id=f"{family.name}, {name}")
-          for family, products in ((eight_bits.GROUPS_INT8, PRODUCTS), (eight_bits.GROUPS_FP8, FLOATS))
-          for name, p in products.items() if p.window is None and p.gather is None]
+CASES += [pytest.param(family, replace(p, tile=GROUP), id=f"{family.name}, {name}")
+          for families, products in (((eight_bits.SPARSE_GROUPS_INT8, eight_bits.GROUPS_INT8), PRODUCTS),
+                                     ((eight_bits.SPARSE_GROUPS_FP8, eight_bits.GROUPS_FP8), FLOATS))
+          for family in families for name, p in products.items()]
+CASES += [pytest.param(family, replace(p, tile=GROUP, k=400), id=f"{family.name}, {name}")
+          for families, products in (((eight_bits.SPARSE_BULK_INT8, eight_bits.BULK_INT8), PRODUCTS),
+                                     ((eight_bits.SPARSE_BULK_FP8, eight_bits.BULK_FP8), FLOATS))
+          for family in families for name, p in products.items()
+          if p.split_k == 1 and p.gather is None and p.window is None]
 
 
 @needs_compiler
@@ -52,6 +59,15 @@ def test_products_are_exact(family, p):
     weight = weight_index(np.random.default_rng(1), p, "2:4")
     wrong, (product, *_) = run(p, family, weight, seeds=range(2))
     assert (wrong, product.bank_conflicts) == (0, 0)
+
+
+@pytest.mark.parametrize("family", [each for each in GENERATED.values() if each.dtype], ids=lambda each: each.name)
+def test_unpack_inverts_pack(family):
+    p = replace(FLOATS["e4m3"] if family.dtype == "e4m3" else BYTES, m=150, k=400)
+    p = next(offer for tile in (TILE, GROUP) if family.refuses(offer := replace(p, tile=tile)) is None)
+    weight = stored(weight_index(np.random.default_rng(1), p, "2:4"))
+    params = family.params(weight, p)
+    np.testing.assert_array_equal(family.unpack(family.recipe(params).pack(weight), params), weight)
 
 
 KINDS = Codes("uint8", 0.031, 77), Codes("int8", 0.25, -9), Codes("uint8", 2.0), Codes("e4m3", 0.11)

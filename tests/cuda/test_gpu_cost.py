@@ -62,6 +62,29 @@ def test_warp_groups_are_for_many_tokens(weights, columns, kernel):
     assert best(weights["2:4"], columns, "sm_90", "dense")[0].option.kernel.startswith(kernel.partition(".")[0])
 
 
+@pytest.mark.parametrize(("precision", "columns", "kernel"), [
+    ("int8", 4096, "wgmma.sp bulk int8"), ("fp8", 4096, "wgmma.sp bulk fp8"), ("fp8", 300, "wgmma.sp fp8")])
+def test_two_of_four_of_bytes_by_warp_groups_are_for_many_tokens(weights, precision, columns, kernel):
+    layer = GpuProduct(weights["2:4"], np.zeros(SIZE), columns, Epilogue(), ranges=(-1.0, 1.0))
+    offers, _ = options(layer, target("sm_90"), precision)
+    choice = choose("layer", offers, machine=DEVICES["sm_90"])
+    assert choice.winner.option.kernel == kernel
+    half = best(weights["2:4"], columns, "sm_90")[0]
+    assert choice.winner.predicted_s < 0.95 * half.predicted_s
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_kernels_of_bytes_have_twice_the_rate_of_the_same_in_half_precision(weights, precision):
+    device = DEVICES["sm_90"]
+    layer = GpuProduct(weights["2:4"], np.zeros(SIZE), 4096, Epilogue(), ranges=(-1.0, 1.0))
+    works = [offer.work for offer in options(layer, target("sm_90"), precision)[0] if "wgmma" in offer.kernel]
+    shares = {(work.kernel, work.tile): work.rate * device.share(work) for work in works}
+    named = [name for name, _ in shares if name.endswith(precision)]
+    assert set(named) == {f"{name} {precision}" for name in ("wgmma", "wgmma.sp", "wgmma bulk", "wgmma.sp bulk")}
+    for (name, tile), share in shares.items():
+        assert share == (2 if name in named else 1) * shares[name.removesuffix(f" {precision}"), tile]
+
+
 ARRANGED = {"nm 2:4": 4, "nm 4:6": 6, "nm 6:8": 8, "dense": 2}
 
 

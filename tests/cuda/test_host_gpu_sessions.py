@@ -4,6 +4,7 @@ An output that is an input as it is shows what the copies do; kernels of the oth
 """
 
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
@@ -216,15 +217,17 @@ print(json.dumps(refused(lambda: InferenceSession(old))))
     assert "compile the model again" in found
 
 
-def test_bulk_copies_have_a_map_of_their_matrix(folder, told):
+@pytest.mark.parametrize(("precision", "kernel"), [("fp16", "wgmma.sp bulk"), ("int8", "wgmma.sp bulk int8")])
+def test_bulk_copies_have_a_map_of_their_matrix(folder, told, precision, kernel):
     graph = networks.Graph()
-    graph.linear("x", 1024, 512, name="y")
-    model = graph.model({"x": (TensorProto.FLOAT, [8192, 512])}, {"y": [8192, 1024]})
-    artifact = sparsec.compile(model, "cuda-sm90")
-    assert [layer["kernel"] for layer in artifact.report["layers"]] == ["wgmma.sp bulk"]
+    graph.linear("x", 2048, 2048, name="y")
+    model = graph.model({"x": (TensorProto.FLOAT, [2048, 2048])}, {"y": [2048, 2048]})
+    samples = {"x": np.random.default_rng(0).standard_normal((2048, 2048)).astype(np.float32)}
+    artifact = sparsec.compile(model, "cuda-sm90", precision=precision, inputs=samples)
+    assert [layer["kernel"] for layer in artifact.report["layers"]] == [kernel]
     artifact.save(folder / "bulk.sparsec")
     log = told("""
-InferenceSession(sys.argv[1] + "/bulk.sparsec").run(None, {"x": np.zeros((8192, 512), np.float32)})
+InferenceSession(sys.argv[1] + "/bulk.sparsec").run(None, {"x": np.zeros((2048, 2048), np.float32)})
 print(json.dumps(host_gpu.log()))
 """, HOST_GPU_CAPABILITY="90")
     assert [(what, name) for what, name, *_ in log if what == "map"][:1] == [("map", "matrix")]
