@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 import ml_dtypes
 import numpy as np
 
-from sparsec.kernels.cuda import mma_dense, mma_sp, wgmma, wgmma_bulk
+from sparsec.kernels.cuda import mma_dense, mma_sp, pipeline, wgmma, wgmma_bulk
 from sparsec.kernels.cuda.codes import E4M3, E4M3_LARGEST, Codes, decode, encode
-from sparsec.kernels.cuda.family import Architectures, GpuFamily, GpuProduct, family, product_params
-from sparsec.kernels.cuda.params import MmaParams
+from sparsec.kernels.cuda.family import Architectures, Arrays, GpuFamily, GpuProduct, family, product_params
+from sparsec.kernels.cuda.params import MmaParams, Tile
 from sparsec.kernels.cuda.specialised import PersistentParams
 from sparsec.kernels.cuda.tiles import WARP_GROUP_TILES
 
@@ -158,23 +158,29 @@ def _families(dtype: str, precision: str) -> tuple[GpuFamily[MmaParams], GpuFami
 def _by_groups(dtype: str, precision: str) -> tuple[GpuFamily[MmaParams], GpuFamily[MmaParams]]:
     """The sparse and the dense family of warp groups that multiply codes of a type."""
     wrong = _of(dtype)
-    same = {"params": product_params, "reject": _reject(dtype, (GROUPS,)), "tiles": WARP_GROUP_TILES, "dtype": dtype,
-            "refuses": lambda p: wgmma.refuses_tile(p) or wrong(p), "architecture": wgmma.ARCHITECTURE,
-            "precision": precision, "reference": _reference}
-    sparse = family(f"wgmma.sp {precision}", mma_sp.FORMATS, weight=wgmma.sparse_weight, pack=mma_sp.pack,
-                    unpack=mma_sp.unpack, sparse=True, **same)
-    dense = family(f"wgmma {precision}", ("dense",), weight=wgmma.dense_weight, pack=mma_dense.pack,
-                   unpack=mma_dense.unpack, **same)
-    return sparse, dense
+
+    def groups(name: str, packing: GpuFamily[MmaParams], weight: Callable[[MmaParams], pipeline.Weight],
+               pack: Callable[[np.ndarray, MmaParams], Arrays]) -> GpuFamily[MmaParams]:
+        return family(f"{name} {precision}", packing.formats, weight=weight, pack=pack, unpack=packing.unpack,
+                      params=packing.params, sparse=packing.sparse, reject=_reject(dtype, (GROUPS,)),
+                      refuses=lambda p: wgmma.refuses_tile(p) or wrong(p), tiles=WARP_GROUP_TILES, dtype=dtype,
+                      architecture=wgmma.ARCHITECTURE, precision=precision, reference=_reference)
+
+    return (groups("wgmma.sp", mma_sp.FAMILY, wgmma.sparse_weight, mma_sp.pack),
+            groups("wgmma", mma_dense.FAMILY, wgmma.dense_weight, mma_dense.pack))
 
 
 def _persistent(dtype: str, precision: str) -> tuple[GpuFamily[PersistentParams], GpuFamily[PersistentParams]]:
     """The sparse and the dense family of persistent blocks that multiply codes of a type."""
-    wrong, own = _of(dtype), _reject(dtype, (GROUPS,))
-    same = {"refuses": wrong, "reject": lambda layer, archs: wgmma_bulk.reject(layer, archs) or own(layer, archs),
-            "dtype": dtype, "precision": precision, "reference": _reference}
-    return (wgmma_bulk.persistent(f"wgmma.sp bulk {precision}", wgmma_bulk.SPARSE_BYTE_TILES, sparse=True, **same),
-            wgmma_bulk.persistent(f"wgmma bulk {precision}", wgmma_bulk.DENSE_TILES, sparse=False, **same))
+    own = _reject(dtype, (GROUPS,))
+
+    def blocks(name: str, tiles: tuple[Tile, ...], *, sparse: bool) -> GpuFamily[PersistentParams]:
+        return wgmma_bulk.persistent(
+            f"{name} {precision}", tiles, sparse=sparse, refuses=_of(dtype), dtype=dtype, precision=precision,
+            reject=lambda layer, archs: wgmma_bulk.reject(layer, archs) or own(layer, archs), reference=_reference)
+
+    return (blocks("wgmma.sp bulk", wgmma_bulk.SPARSE_BYTE_TILES, sparse=True),
+            blocks("wgmma bulk", wgmma_bulk.DENSE_TILES, sparse=False))
 
 
 SPARSE_INT8, DENSE_INT8 = _families("int8", "int8")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -28,6 +27,7 @@ from sparsec.kernels.cuda.family import (
     Skeleton,
     assembled,
     by_shape,
+    half_product,
     rate,
 )
 from sparsec.kernels.cuda.fragments import FRAGMENT_BYTES
@@ -211,9 +211,22 @@ def _operand(sparse: bool, p: MmaParams) -> Operand:  # noqa: FBT001 - what the 
 
 
 def persistent(name: str, tiles: tuple[Tile, ...], *, sparse: bool, refuses: Callable[[MmaParams], str | None],
-               reject: Callable[[GpuProduct, Architectures], str | None] = reject, **more: Any,
+               reject: Callable[[GpuProduct, Architectures], str | None] = reject, precision: str = "",
+               dtype: str = "", reference: Callable[[np.ndarray, np.ndarray, MmaParams], np.ndarray] = half_product,
                ) -> GpuFamily[PersistentParams]:
-    """A family of persistent blocks, for a type that `refuses` takes; `more` are arguments of `family.assembled`."""
+    """A family of persistent blocks.
+
+    Args:
+        name: as of `family.assembled`.
+        tiles: likewise.
+        sparse: it multiplies 2:4 weights; dense ones otherwise.
+        refuses: why it does not multiply a product's type, or None.
+        reject: why it is no candidate for a layer.
+        precision: as of `family.assembled`.
+        dtype: likewise.
+        reference: likewise.
+
+    """
     operand = partial(_operand, sparse)
     skeleton = Skeleton[PersistentParams](
         lambda p: operand(p).arguments, lambda p: specialised.shared_bytes(p, unit_bytes(p.itemsize, sparse=sparse)),
@@ -222,7 +235,8 @@ def persistent(name: str, tiles: tuple[Tile, ...], *, sparse: bool, refuses: Cal
     return assembled(name, ("nm 2:4",) if sparse else ("dense",), skeleton, pack=pack, unpack=unpack, params=params,
                      refuses=lambda p: specialised.refuses(p) or refuses(p), tiles=tiles, sparse=sparse,
                      architecture=wgmma.ARCHITECTURE, reject=reject, counted_by=lambda product: product,
-                     packed_by=lambda p: (by_shape(p), p.tile.rows), **more)
+                     packed_by=lambda p: (by_shape(p), p.tile.rows),
+                     precision=precision, dtype=dtype, reference=reference)
 
 
 def _refuses(p: MmaParams) -> str | None:
