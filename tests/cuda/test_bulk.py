@@ -12,7 +12,7 @@ from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.cuda.params import MmaParams, Tile
 from sparsec.kernels.emit.epilogue import Epilogue
 from tests.support.cuda.emulator.emulate import EmulationError
-from tests.support.cuda.products import FINISH, needs_compiler, run
+from tests.support.cuda.products import FINISH, is_caught, needs_compiler, run
 from tests.support.cuda.sass import check_limits, cubin, instructions, needs_cuobjdump, needs_nvcc
 
 TILE = Tile(64, 64, 64, (4, 1), 3)
@@ -66,6 +66,21 @@ def test_every_mutant_is_caught(name):
     change, reason = MUTANTS[name]
     with pytest.raises(EmulationError, match=reason):
         run(TAILS, wgmma_bulk.SPARSE, mutate=change, seeds=range(3), blocks=1)
+
+
+def steps_exchanged(arrays):
+    """The two words of every lane in the other order."""
+    units = arrays["units"].reshape(-1, wgmma_bulk.unit_bytes(1, sparse=True)).copy()
+    words = units[:, wgmma_bulk.VALUES_BYTES:]
+    words[:] = words.reshape(len(units), -1, 2, 4)[:, :, ::-1].reshape(words.shape)
+    return {"units": units.ravel()}
+
+
+@needs_compiler
+def test_words_of_bytes_in_another_order_are_caught():
+    p = replace(TAILS, dtype="int8", k=400, tile=replace(TILE, depth=128))
+    assert run(p, eight_bits.SPARSE_BULK_INT8, blocks=1)[0] == 0
+    assert is_caught(p, eight_bits.SPARSE_BULK_INT8, blocks=1, repack=steps_exchanged)
 
 
 @pytest.mark.sampled(0.5)

@@ -42,6 +42,19 @@ def test_words_lie_where_the_instruction_looks(itemsize, row, group, lane, bit):
     np.testing.assert_array_equal(metadata.pack(positions, itemsize)[0, 0], expected)
 
 
+def test_words_of_bytes_lie_where_cutlass_has_them_for_warp_groups():
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 3, (64, 16))
+    pairs = np.stack([first, rng.integers(first + 1, 4)], axis=2).astype(np.uint8)  # of 64 rows and 16 groups
+    words = metadata.pack(pairs.reshape(64, 32), 1)  # of four warps
+    for thread in range(128):
+        # ELayout_64x64: ((2, 2, 8, 4), 32) threads and inputs with strides ((8, 2048, 1, 16), 64) over rows first.
+        at = thread % 2 * 8 + thread // 2 % 2 * 2048 + thread // 4 % 8 + thread // 32 * 16
+        row, group = at % 64, at // 64 // 4
+        expected = sum(int(low | high << 2) << 4 * i for i, (low, high) in enumerate(pairs[row, group:group + 8]))
+        assert words[thread // 32, 0, thread % 32] == expected
+
+
 def test_a_fragment_gives_a_lane_its_sixteen_bytes():
     matrix = np.arange(16 * 16, dtype=np.float16).reshape(16, 16)
     g, t = 3, 2

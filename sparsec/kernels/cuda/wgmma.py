@@ -4,8 +4,8 @@ The weight comes from registers, in the fragments and metadata that `mma` and `m
 shared memory behind a descriptor: the swizzle of `staging.py`, on rows of 128 bytes, is the hardware's own 128-byte
 swizzle. TVM has no sparse `wgmma`, so the instruction is a function of CUDA source. For sm_90a only.
 
-Each warp's lanes hold the metadata of its 16 rows as for `mma.sp` (`metadata.py`; PTX ISA, "Matrix fragments for
-wgmma.mma_async.sp"): of 2-byte values the selector names two lanes of four, of 1-byte values it is 0 and all four
+Each warp's lanes hold the metadata of its 16 rows as for `mma.sp` (`metadata.py`; PTX ISA, "wgmma.mma_async.sp",
+"Sparse matrix storage"): of 2-byte values the selector names two lanes of four, of 1-byte values it is 0 and all four
 have a word, for 32 inputs of a row, as CUTLASS's `ELayout_64x64` deals them.
 
 Products are asynchronous: those of a stage run while the next one arrives, is waited for and loaded. Until they have
