@@ -190,6 +190,10 @@ class Backend(ABC):
         """Why a target of this kind has no such precision, though others have; None where it has it."""
         return None
 
+    def reject_dependent_launch(self, target: Target) -> str | None:  # noqa: ARG002
+        """Why kernels of a target cannot be launched before those in front of them have ended; None where they can."""
+        return "kernels of processors begin when those in front of them have ended"
+
     def widened(self, node: ir.Node, option: Option, job: Job) -> str | None:  # noqa: ARG002
         """Why a layer that the model or the precision allows fewer bits has an option of more, None where not so."""
         return None

@@ -70,6 +70,7 @@ class ProgramOptions:
     codec: str = "f32"
     strict_ieee: bool = False
     project_2of4: bool = False
+    dependent_launch: str = "measure"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from sparsec.cli import options, tables
 from sparsec.cli.flags import Flag, described, taking
 from sparsec.cli.model_file import describe
 from sparsec.cli.progress import progress_bar
-from sparsec.compiler.options import CompileOptions
+from sparsec.compiler.options import DEPENDENT_LAUNCH, CompileOptions
 from sparsec.cost.calibration import SHIPPED
 from sparsec.cost.precisions import CALIBRATED
 from sparsec.errors import UsageError, counted
@@ -57,6 +57,7 @@ FLAGS = {
     "tune": _flag("tune", Literal["measure", "off"]),
     "tune_seconds": _flag("tune_seconds", float, min=0),
     "precision": _flag("precision", Precision | None, show_default=False),
+    "dependent_launch": _flag("dependent_launch", Literal[DEPENDENT_LAUNCH]),
     "project_2of4": _flag("project_2of4", bool, names=("--project-2of4",)),
     "optimize": _flag("optimize", Literal[GOALS]),
     "codec": _flag("codec", str),

@@ -18,6 +18,7 @@ from sparsec.compiler.failures import named
 from sparsec.compiler.fallback import defects, with_fallback
 from sparsec.compiler.options import CompileOptions, Progress, takes
 from sparsec.compiler.outside import WEIGHTED, in_bodies, in_floats, is_layer, left_as_operators
+from sparsec.compiler.overlap import overlapped_if_faster
 from sparsec.compiler.planning import plan
 from sparsec.compiler.prepare import Prepared, Simplified, simplify, specialise
 from sparsec.compiler.report import CompileReport, Narrow, Outside, Skipped, Verification
@@ -76,6 +77,7 @@ compile = takes(CompileOptions)(compile_model)  # noqa: A001 - the name that use
 
 
 @on_one_if_faster
+@overlapped_if_faster
 @with_fallback
 def compile_one(model: reader.Source, options: CompileOptions, spared: Spared) -> Artifact:
     """The artifact of a model for one size of every input; as `compile`."""

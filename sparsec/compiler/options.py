@@ -33,6 +33,9 @@ Result = TypeVar("Result")
 TUNE = ("off", "measure")
 """Whether kernels are timed, or the cost model is trusted."""
 
+DEPENDENT_LAUNCH = ("measure", "on", "off")
+"""Whether kernels of GPUs are launched before those in front of them have ended."""
+
 Progress = Callable[[str, float], None]
 """Called with the name of the step that begins or goes on and the estimated share of the work done, 0 to 1."""
 
@@ -71,6 +74,9 @@ class CompileOptions(ProgramOptions):
             that is faster; sums are float32, or exact 32-bit integers.
         project_2of4: on GPUs, keep the two largest of every four weights only, whatever that costs in accuracy; the
             report gives every layer's error.
+        dependent_launch: on GPUs from sm_90 on, whether a kernel is launched before the one in front of it has ended:
+            "on", "off", or "measure": both ways are compiled and timed where tune="measure" times kernels on a GPU,
+            and off is what nothing has timed.
         optimize: "latency" takes the fastest kernels and stores weights as they read them; "balanced" takes the same
             kernels and stores every weight in its smallest format, but those of kernels on 8-bit integers; "size" takes
             the smallest kernels that are no slower than dense, too.
@@ -120,6 +126,7 @@ class CompileOptions(ProgramOptions):
         if self.project_2of4 and not backend.projects:
             raise UsageError(f"project_2of4=True on target '{name}'; 2:4 weights are for tensor cores, compile for a "
                              "cuda target")
+        self._check_dependent_launch(backend)
         if self.measure_on is not None and (self.tune == "off" or not backend.measures_elsewhere):
             raise UsageError(f"measure_on='{self.measure_on}' needs tune='measure' and a cpu target")
 
@@ -150,6 +157,15 @@ class CompileOptions(ProgramOptions):
         for name, size in (self.dims or {}).items():
             if not _is_size(size):
                 raise UsageError(f"dims has {size!r} for {name!r}; give a number, or a range such as '1..512'")
+
+    def _check_dependent_launch(self, backend: Backend) -> None:
+        """Refuse what is no way of launching, or none of the target's."""
+        asked = self.dependent_launch
+        if asked not in DEPENDENT_LAUNCH:
+            raise UsageError(f"dependent_launch='{asked}'; {meant(asked, DEPENDENT_LAUNCH)}choose one of "
+                             f"{', '.join(DEPENDENT_LAUNCH)}")
+        if asked == "on" and (reason := backend.reject_dependent_launch(self.resolved_target)):
+            raise UsageError(f"dependent_launch='on' on target '{self.resolved_target.name}': {reason}; leave it out")
 
     def _check_storage(self, backend: Backend) -> None:
         """Refuse goals and codecs that there are not, alone or together or on the target."""
@@ -208,6 +224,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "inputs": (Mapping, _NONE),
     "tune_seconds": (int, float), "max_error": (int, float, _NONE), "measure_on": (str, _NONE),
     "dump_ir": (str, Path, _NONE), "precision": (str, _NONE), "optimize": (str,), "codec": (str,), "tune": (str,),
+    "dependent_launch": (str,),
     "verify": (bool,), "strict": (bool,), "strict_ieee": (bool,), "project_2of4": (bool,)}
 """What types the values of options may have."""
 

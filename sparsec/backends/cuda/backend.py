@@ -86,6 +86,12 @@ class CudaBackend(Backend):
             return f"{' and '.join(without)} {'have' if len(without) > 1 else 'has'} no products of e4m3; {way}"
         return f"e4m3 is for one architecture at a time, sm_89 or sm_90; {way}"
 
+    def reject_dependent_launch(self, target: Target) -> str | None:
+        """Those that have no such launches."""
+        from sparsec.backends.cuda.dependent import reject
+
+        return reject(target.archs)
+
     def widened(self, node: ir.Node, option: Option, job: Job) -> str | None:
         """Why a layer is computed in half precision that might have 8 bits."""
         from sparsec.backends.cuda.accuracy import widened
@@ -130,7 +136,7 @@ class CudaBackend(Backend):
         job.announce("lower")
         lowered = lower(graph, job.target, job.precision)
         job.announce("build")
-        return Built(build(lowered))
+        return Built(build(lowered, overlap=_overlaps(job)))
 
     def lacking(self, graph: ir.Model, job: Job) -> Mapping[str, str]:
         """As lowering finds out."""
@@ -157,7 +163,8 @@ class CudaBackend(Backend):
         from sparsec.backends.cuda.build import build_functions
         from sparsec.backends.cuda.lower import lower_parts
 
-        return build_functions(*lower_parts(graph, parts, job.target, job.precision), job.target)
+        lowered = lower_parts(graph, parts, job.target, job.precision)
+        return build_functions(*lowered, job.target, overlap=_overlaps(job))
 
     def needs_of_all(self, needs: Sequence[Needs]) -> Needs:
         """Those of code that runs on one architecture alone, where there is such, and the libraries of all."""
@@ -176,7 +183,7 @@ class CudaBackend(Backend):
         assert not suppression  # which the plan leaves to the processor
         assert not convolutions  # of which this offers none
         return build(Wanted(attentions, rotations, windows, recurrences, computed, levels=levels, caches=caches),
-                     job.target, self.half(job))
+                     job.target, self.half(job), overlap=_overlaps(job))
 
     def computes(self, operator: str, given: Sequence[str], made: str) -> Sequence[Computed] | str:
         """Reductions, element-wise operators, choices by index."""
@@ -254,6 +261,12 @@ class CudaBackend(Backend):
         from sparsec.backends.cuda.replay import replay
 
         return replay(call)
+
+
+def _overlaps(job: Job) -> bool:
+    """Whether kernels are launched before those in front of them have ended; what is to be measured is compiled both
+    ways by those who do."""
+    return job.options.dependent_launch == "on"
 
 
 def _code(needs: Needs) -> tuple[tuple[str, ...], tuple[int, ...]]:

@@ -48,7 +48,8 @@ class Wanted:
     caches: bool = False
 
 
-def build(wanted: Wanted, target: Target, half: str) -> tuple[Functions, Mapping[str, object]]:
+def build(wanted: Wanted, target: Target, half: str, *,
+          overlap: bool = False) -> tuple[Functions, Mapping[str, object]]:
     """The library, and what calls of attention are told: the queries of the kernels' blocks, and what these take.
 
     Where there are caches, there are kernels that append to them, and attention of as many keys as these have.
@@ -75,7 +76,7 @@ def build(wanted: Wanted, target: Target, half: str) -> tuple[Functions, Mapping
                 kernels[lists] = key_lists.build_sized(ListParams(p.tile.queries, p.tile.keys), grown=grown)
             kernels[f"combine{number}" + "_masked" * masked] = attention_parts.build(p.width, half, unit(masked=masked))
     functions = tuple(Function(f"recurrence{number}", constants) for number, (_, constants) in enumerate(steps))
-    return (replace(build_kernels(kernels, target), functions=functions),
+    return (replace(build_kernels(kernels, target, overlap=overlap), functions=functions),
             _told({each.width for each in attentions}, half, target))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from tvm.s_tir import dlight
 from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipeline
 
 from sparsec.backends.cuda import storages
+from sparsec.backends.cuda.dependent import Ahead
 from sparsec.backends.cuda.driver import is_exact
 from sparsec.backends.cuda.library import build_library
 from sparsec.backends.cuda.toolchain import version
@@ -23,7 +25,7 @@ from sparsec.backends.relax.ieee import IN_A_ROW, keep_nan
 from sparsec.backends.relax.lower import Lowered
 from sparsec.backends.relax.planned import recording
 from sparsec.errors import SparsecError
-from sparsec.kernels.cuda.pipeline import ARCHITECTURE, LIBRARY
+from sparsec.kernels.cuda.pipeline import AHEAD, ARCHITECTURE, LIBRARY
 from sparsec.target import Target
 
 PIPELINE = "sparsec.cuda"
@@ -31,8 +33,13 @@ WIDE, VECTOR = 32, 4  # bits of an element that is read by itself, and elements 
 Pipeline = Callable[[], tvm.transform.Pass]
 
 
-def build(lowered: Lowered, mode: str = "compiled") -> Program:
+def build(lowered: Lowered, mode: str = "compiled", *, overlap: bool = False) -> Program:
     """Compile a lowered model; the virtual machine's own code is "compiled" or "bytecode", which can be watched.
+
+    Args:
+        lowered: the model.
+        mode: of the virtual machine's own code.
+        overlap: kernels are launched before those in front of them have ended.
 
     Raises:
         ToolchainError: nvcc or the linker is missing or fails.
@@ -42,14 +49,14 @@ def build(lowered: Lowered, mode: str = "compiled") -> Program:
         module = pipeline()(lowered.module)
         executable = relax.build(module, target, relax_pipeline=None, tir_pipeline=PIPELINE, exec_mode=mode)
     archs = architectures(lowered.module, lowered.target)
-    library, objects = build_library(executable, archs)
+    library, objects = build_library(executable, archs, overlap=asked(lowered.module) if overlap else None)
     workspace = int(module[storages.STORAGES].attrs[storages.WORKSPACE])
     return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects,
                    needs=needs_of(archs, workspace, libraries(lowered.module)))
 
 
 def build_functions(module: tvm.IRModule, functions: Sequence[tuple[str, tuple[np.ndarray, ...]]],
-                    target: Target) -> Functions:
+                    target: Target, *, overlap: bool = False) -> Functions:
     """Compile a module of functions, each with its constants, that sessions call kernel by kernel.
 
     Raises:
@@ -61,7 +68,7 @@ def build_functions(module: tvm.IRModule, functions: Sequence[tuple[str, tuple[n
         noting = recording({name for name, _ in functions}, calls)
         module = tvm.transform.Sequential([*scheduling(), *passes.finishing(noting)])(module)
         archs, called = architectures(module, target), libraries(module)
-        library, objects = compiled(module, cuda, archs)
+        library, objects = compiled(module, cuda, archs, overlap=overlap)
     for name, _ in functions:
         if name not in calls:
             raise SparsecError(f"a stage of the model for '{target.name}' does more than to call kernels ({name}); "
@@ -70,28 +77,42 @@ def build_functions(module: tvm.IRModule, functions: Sequence[tuple[str, tuple[n
                      needs_of(archs, called=called))
 
 
-def build_kernels(kernels: Mapping[str, tirx.PrimFunc], target: Target) -> Functions:
+def build_kernels(kernels: Mapping[str, tirx.PrimFunc], target: Target, *, overlap: bool = False) -> Functions:
     """Compile kernels that are called by themselves, by name."""
     named = {name: kernel.without_attr("tirx.private").with_attr({"global_symbol": name, HAND_WRITTEN: True})
              for name, kernel in kernels.items()}
     with settings(target) as cuda:
-        library, objects = compiled(tvm.IRModule(named), cuda, target.archs)
+        library, objects = compiled(tvm.IRModule(named), cuda, target.archs, overlap=overlap)
     return Functions(library, objects, (), needs_of(target.archs))
 
 
-def compiled(module: tvm.IRModule, target: tvm.target.Target, archs: Sequence[str]) -> tuple[bytes, tuple[int, ...]]:
+def compiled(module: tvm.IRModule, target: tvm.target.Target, archs: Sequence[str], *,
+             overlap: bool = False) -> tuple[bytes, tuple[int, ...]]:
     """The library of a module whose Relax passes have run, if it has functions of Relax."""
     if any(isinstance(function, relax.Function) for function in module.functions.values()):
         executable = relax.build(module, target, relax_pipeline=None, tir_pipeline=PIPELINE)
     else:
         executable = tvm.compile(module, target=target, tir_pipeline=PIPELINE)
-    return build_library(executable, archs)
+    return build_library(executable, archs, overlap=asked(module) if overlap else None)
 
 
 def needs_of(archs: tuple[str, ...], workspace: int = 0, called: tuple[str, ...] = ()) -> Needs:
     """What code for these architectures that calls these libraries needs of a machine."""
     needs: Needs = {"archs": archs, "ptx": () if any(map(is_exact, archs)) else version(), "workspace": (workspace,)}
     return {**needs, "libraries": called} if called else needs
+
+
+def asked(module: tvm.IRModule) -> Ahead:
+    """The bytes of what the first kernels of a module's functions may ask for before they begin."""
+    found: dict[str, dict[str, int]] = {}
+    for variable, function in module.functions_items():
+        if isinstance(function, tirx.PrimFunc) and AHEAD in function.attrs:
+            name = function.attrs["global_symbol"] if "global_symbol" in function.attrs else variable.name_hint
+            sizes = {each.name: each for each in function.params}
+            found[f"{name}_kernel"] = {
+                str(array): math.prod(map(int, sizes[array].shape)) * tvm.DataType(str(sizes[array].dtype)).bits // 8
+                for array in function.attrs[AHEAD]}
+    return found
 
 
 def architectures(module: tvm.IRModule, target: Target) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import tvm
 import tvm_ffi
 
+from sparsec.backends.cuda import dependent
 from sparsec.backends.cuda.toolchain import fat_binary
 from sparsec.backends.relax.export import export
 from sparsec.errors import ToolchainError
@@ -29,8 +30,14 @@ FATBIN = b"\x50\xed\x55\xba"
 """The first bytes of a fat binary; its version, the length of its header (both 2 bytes) and of the rest (8) follow."""
 
 
-def build_library(executable: tvm.runtime.Executable, archs: Sequence[str]) -> tuple[bytes, tuple[int, ...]]:
+def build_library(executable: tvm.runtime.Executable, archs: Sequence[str], *,
+                  overlap: dependent.Ahead | None = None) -> tuple[bytes, tuple[int, ...]]:
     """The shared object, and the sizes of its objects where it could not be linked.
+
+    Args:
+        executable: what TVM has compiled.
+        archs: what nvcc compiles for.
+        overlap: where it is given, kernels are launched before those in front of them have ended, and ask for this.
 
     Raises:
         ToolchainError: nvcc or the linker is missing or fails.
@@ -38,7 +45,7 @@ def build_library(executable: tvm.runtime.Executable, archs: Sequence[str]) -> t
     """
     def pack(module: tvm.runtime.Module, _system: bool, _prefix: str, directory: str) -> str:  # noqa: FBT001 - TVM's signature
         serialise = tvm_ffi.get_global_func("runtime.ModulePackImportsToTensor")
-        blob = _rewritten(serialise(module).numpy().tobytes(), archs)
+        blob = _rewritten(serialise(module).numpy().tobytes(), archs, overlap=overlap)
         path = Path(directory) / "devc.o"
         make = tvm_ffi.get_global_func("codegen.codegen_blob")
         make(blob, False, '{"kind": "llvm", "mcpu": "x86-64"}', "").write_to_file(str(path))
@@ -59,7 +66,7 @@ def fat_binary_of(library: bytes) -> bytes:
     return library[begin:begin + header + rest]
 
 
-def _rewritten(blob: bytes, archs: Sequence[str]) -> bytes:
+def _rewritten(blob: bytes, archs: Sequence[str], *, overlap: dependent.Ahead | None) -> bytes:
     """The blob with the source of its CUDA module compiled."""
     reader = _Reader(blob, _WORD)
     for _ in range(2):
@@ -72,24 +79,26 @@ def _rewritten(blob: bytes, archs: Sequence[str]) -> bytes:
             continue
         content = reader.text()
         if kind == b"cuda":
-            content, compiled = _compiled(content, archs), True
+            content, compiled = _compiled(content, archs, overlap=overlap), True
         result += _sized(content)
     if not compiled:
         raise ToolchainError("TVM exported no CUDA module; the model has no operator to run on a GPU")
     return _sized(bytes(result))
 
 
-def _compiled(content: bytes, archs: Sequence[str]) -> bytes:
+def _compiled(content: bytes, archs: Sequence[str], *, overlap: dependent.Ahead | None) -> bytes:
     """The bytes of a CUDA module with source as one with a binary, which TVM calls "cubin"."""
     reader = _Reader(content, 0)
     if (written := reader.text()) not in (b"cuda", b"cubin", b"ptx"):
         raise ToolchainError(f"TVM exported CUDA code as '{written.decode()}', not as source; "
                              "install the release of apache-tvm that sparsec names")
-    begin = reader.at
-    for _ in range(reader.number()):
-        reader.function()
-    functions, source = content[begin:reader.at], reader.text()
-    return _sized(b"cubin") + functions + _sized(fat_binary(source.decode(), archs))
+    count = reader.number()
+    functions = [reader.function(None if overlap is None else dependent.TAG) for _ in range(count)]
+    source = reader.text().decode()
+    if overlap is not None:
+        source = dependent.waiting(source, [name.decode() for name, _ in functions], overlap)
+    told = b"".join(described for _, described in functions)
+    return _sized(b"cubin") + count.to_bytes(_WORD, "little") + told + _sized(fat_binary(source, archs))
 
 
 class _Reader:
@@ -110,14 +119,22 @@ class _Reader:
         self.skip(length)
         return self._data[self.at - length:self.at]
 
-    def function(self) -> None:
-        """A function's key, name, argument types (4 bytes each), launch parameters and extra arguments."""
+    def function(self, tag: bytes | None) -> tuple[bytes, bytes]:
+        """A function's name, and all of it: key, name, argument types (4 bytes each), launch parameters, in front of
+        which a tag is put, and extra arguments."""
+        begin = self.at
         self.text()
-        self.text()
+        name = self.text()
         self.skip(4 * self.number())
-        for _ in range(self.number()):
+        types = self.at
+        count = self.number()
+        parameters = self.at
+        for _ in range(count):
             self.text()
         self.skip(4 * self.number())
+        more = [] if tag is None else [tag]
+        told = (count + len(more)).to_bytes(_WORD, "little") + b"".join(map(_sized, more))
+        return name, self._data[begin:types] + told + self._data[parameters:self.at]
 
 
 def _sized(data: bytes) -> bytes:

@@ -243,7 +243,7 @@ def assembled(name: str, formats: tuple[str, ...], skeleton: Skeleton[P], *,
     def build(p: P, _archs: Architectures = ()) -> Kernel:
         if reason := refuses(p):
             raise FormatError(f"no {name} kernel for {p}: {reason}")
-        kernel = skeleton.build(p)
+        kernel = skeleton.build(p).with_attr(pipeline.AHEAD, list(skeleton.weight(p)))
         return kernel.with_attr(pipeline.ARCHITECTURE, architecture) if architecture else kernel
 
     def candidates(layer: GpuProduct, _target: Target, archs: Architectures, precision: str) -> Iterator[Option]:

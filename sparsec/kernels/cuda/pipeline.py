@@ -29,6 +29,8 @@ ARCHITECTURE = "sparsec.architecture"
 """The attribute of a kernel that is for one architecture only, such as sm_90a."""
 LIBRARY = "sparsec.library"
 """The attribute of a kernel that calls a library, its name."""
+AHEAD = "sparsec.ahead"
+"""The attribute of a kernel that reads constant arrays from their begin to their end: their names."""
 BLOCKS = "tirx.launch_bounds_min_blocks_per_sm"
 """The attribute of a kernel of which a multiprocessor should hold several blocks, their number."""
 Arguments = dict[str, tuple[int, str]]

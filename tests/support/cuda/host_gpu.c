@@ -8,7 +8,8 @@
 //   Copies are among it where their memory is pinned, and happen in every replay.
 // - Handles that were destroyed are refused; what is freed while a copy still needs it is counted.
 // - Kernels are recorded and do nothing but those of libraries, which compute when copies happen; grids have 1 to 2^31 - 1
-//   blocks along x, 1 to 65,535 along y and z, and a cluster's divide them.
+//   blocks along x, 1 to 65,535 along y and z, and a cluster's divide them. Those that may begin before the one in front
+//   of them has ended are noted as such, and refused before sm_90.
 // - Maps of matrices lie in one allocation, and are aligned as the hardware wants them.
 //
 // HOST_GPU_BYTES bounds the memory, HOST_GPU_PINNED what is pinned, HOST_GPU_DRIVER is the version of CUDA (13000),
@@ -21,7 +22,7 @@
 typedef struct { char name[256]; int allowed; } Function;
 typedef struct { int id, unused; unsigned value[16]; } Attribute;
 typedef struct { unsigned grid[3], block[3], shared; void *stream; Attribute *attributes; unsigned count; } Launch;
-enum { CLUSTER = 4 };  // of CUlaunchAttributeID
+enum { CLUSTER = 4, PROGRAMMATIC = 6 };  // of CUlaunchAttributeID
 
 typedef struct Stream Stream;
 typedef struct {
@@ -355,14 +356,18 @@ int cuLaunchKernelEx(const Launch *launch, void *function, void **arguments, voi
     if (!threads || threads > 1024) return INVALID;
     for (int axis = 0; axis < 3; ++axis)
         if (!launch->grid[axis] || launch->grid[axis] > (axis ? 65535u : 0x7FFFFFFFu)) return INVALID;
-    unsigned *cluster = NULL;
+    unsigned *cluster = NULL, early = 0;
     for (unsigned each = 0; each < launch->count; ++each)
         if (launch->attributes[each].id == CLUSTER) cluster = launch->attributes[each].value;
+        else if (launch->attributes[each].id == PROGRAMMATIC) early = launch->attributes[each].value[0];
+        else return INVALID;
+    if (early && setting("HOST_GPU_CAPABILITY", 80) < 90) return INVALID;
     if (cluster && (setting("HOST_GPU_CAPABILITY", 80) < 90 || cluster[0] * cluster[1] * cluster[2] > 8)) return INVALID;
     for (int axis = 0; cluster && axis < 3; ++axis)
         if (!cluster[axis] || launch->grid[axis] % cluster[axis]) return INVALID;
     lock();
     if (cluster) note("cluster", called->name, launch->stream, cluster[0] * cluster[1] * cluster[2]);
+    if (early) note("early", called->name, launch->stream, 0);
     Capture *own = own_capture();
     if (own && own->stream != launch->stream) return own->broken = 1, unlock(CAPTURE_IMPLICIT);
     note(capture_of(launch->stream) ? "record" : "launch", called->name, launch->stream, launch->shared);

@@ -31,6 +31,8 @@ ALIGNMENT = 16
 ASM = re.compile(r'asm(?: volatile)?\(\s*"((?:[^"\\]|\\.)*)"\s*:(.*?)\);\s*\n\}', re.DOTALL)
 OPERAND = re.compile(r'"[=+]?[a-z]"\s*\(((?:[^()]|\([^()]*\))*)\)')
 PREDICATED = re.compile(r"\{\.reg \.pred p; (\S+) p(,[^;]*); selp\.u32 %0, 1, 0, p;\}")  # as a word
+GRIDS_END = re.compile(r'asm volatile\("griddepcontrol\.wait;" : [^:]* : : "memory"\);')
+GRIDS_BEGIN = 'asm volatile("griddepcontrol.launch_dependents;" : : : "memory");'
 IN_CLUSTER = re.compile(r'asm volatile\("mov\.u32 %0, %%cluster_ctaid\.([xyz]);" : "=r"\((\w+)\) :\);')
 KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([\d, ]+\) )?(\w+)\(([^)]*)\) \{')
 SCALARS = {"int": ctypes.c_int32, "int64_t": ctypes.c_int64, "float": ctypes.c_float, "uint": ctypes.c_uint32}
@@ -60,12 +62,13 @@ class Library:
     handle: ctypes.CDLL
     kernels: dict
 
-    def run(self, kernel, grid, block, dynamic_shared, arguments, seed=0, cluster=()):
-        """Run one launch; `grid`, `block` and `cluster` have up to three extents."""
+    def run(self, kernel, grid, block, dynamic_shared, arguments, seed=0, cluster=(), held=None):
+        """Run one launch; `grid`, `block` and `cluster` have up to three extents. What is `held`, by name, stays so."""
         parameters = self.kernels[kernel]
         names = [name if kind.endswith("*") else arguments[name].argument for name, kind in parameters
                  if kind.endswith("*") or kind == "CUtensorMap"]
-        held = {name: Guarded(arguments[name]) for name in names}
+        copied = {} if held is not None else {name: Guarded(arguments[name]) for name in names}
+        held = copied if held is None else {name: held[name] for name in names}
         guarded = [held[name] if kind.endswith("*") else arguments[name].located(held) if kind == "CUtensorMap" else
                    SCALARS[kind](arguments[name]) for name, kind in parameters]
         pointers = (ctypes.c_void_p * len(guarded))(
@@ -79,7 +82,7 @@ class Library:
             ctypes.c_size_t(dynamic_shared), seed, ranges, ctypes.c_size_t(len(arrays)), counts)
         if failure:
             raise EmulationError(f"{kernel}{[name for name, _ in parameters]}: {failure.decode()}")
-        for array in arrays:
+        for array in copied.values():
             array.copy_back()
         return Statistics(*counts)
 
@@ -197,6 +200,7 @@ def translate(source):
     """CUDA source for device.h: inline PTX as function calls, shared memory as the emulator's."""
     text = re.sub(r"#include <(?:cuda\w*|math_constants|sm_61_intrinsics)\.h>", "", source)
     text = re.sub(r'asm volatile \("dp4a.*', "", text)  # of functions beside bytes that none calls
+    text = GRIDS_END.sub("emulator::wait_for_grids();", text).replace(GRIDS_BEGIN, "")
     text = IN_CLUSTER.sub(r"\2 = emulator::block_index.\1 % emulator::cluster_extents.\1;", text)
     text = ASM.sub(lambda match: f"{shim(match[1], match[2])}\n}}", text)
     if re.search(r"\basm\b\s*(?:volatile|\()", text):

@@ -21,6 +21,7 @@ void barrier();       // __syncthreads
 void warp_barrier();  // __syncwarp
 void arrive_cluster();
 void wait_cluster();
+void wait_for_grids();  // griddepcontrol.wait
 unsigned active_mask();
 void shuffle(void* value, size_t size, Shuffle kind, int operand, int width);
 
@@ -78,3 +79,5 @@ void wait_products(size_t pending);
 void publish_writes();  // fence.proxy.async
 
 }  // namespace emulator
+
+inline void ptx_prefetch_global_L2(const char* at) { emulator::check_global(at, 1); }

@@ -43,6 +43,7 @@ bool runnable(const Thread& thread) {
   if (thread.waiting == Wait::block) return thread.awaited != barrier_generation;
   if (thread.waiting == Wait::phase) return has_ended(thread.awaited_barrier, thread.awaited_parity);
   if (thread.waiting == Wait::cluster) return thread.awaited_cluster != cluster_generation;
+  if (thread.waiting == Wait::grid) return grids_ended;
   return thread.waiting != Wait::warp || thread.awaited != warps[thread.warp].generation;
 }
 
@@ -62,18 +63,22 @@ void resume(Thread& thread) {
 }
 
 void run_grid() {
-  for (unsigned z = 0; z < grid_size.z; z += cluster_extents.z)
-    for (unsigned y = 0; y < grid_size.y; y += cluster_extents.y)
-      for (unsigned x = 0; x < grid_size.x; x += cluster_extents.x) {
-        if (cluster_size > 1) {
-          run_cluster(dim3(x, y, z));
-          continue;
-        }
-        block_index = dim3(x, y, z);
-        start_block();
-        cluster_live = live, cluster_arrived = cluster_rank = 0;
-        if (!continue_block()) fail("deadlock: threads wait for others that never come");
-      }
+  unsigned columns = grid_size.x / cluster_extents.x, rows = grid_size.y / cluster_extents.y;
+  unsigned count = columns * rows * (grid_size.z / cluster_extents.z);
+  unsigned first = grids_ended ? 0 : random_numbers() % count;  // any block may be the one that meets others' work
+  for (unsigned number = 0; number < count; number++) {
+    unsigned at = (first + number) % count;
+    dim3 index(at % columns * cluster_extents.x, at / columns % rows * cluster_extents.y,
+               at / columns / rows * cluster_extents.z);
+    if (cluster_size > 1) {
+      run_cluster(index);
+      continue;
+    }
+    block_index = index;
+    start_block();
+    cluster_live = live, cluster_arrived = cluster_rank = 0;
+    if (!continue_block()) fail("deadlock: threads wait for others that never come");
+  }
 }
 
 void on_fault(int signal, siginfo_t* info, void*) {
@@ -147,7 +152,7 @@ bool continue_block() {
         progress = true;
       }
     bool landed = (!progress || random_numbers() % 2) && land_bulk();
-    if (progress || landed) continue;
+    if (progress || landed || let_grids_end()) continue;
     auto waits = [](const Thread& thread) { return !thread.done && thread.waiting == Wait::cluster; };
     if (std::count_if(threads.begin(), threads.begin() + count, waits) == live) return false;
     fail("deadlock: threads wait for others that never come");

@@ -24,7 +24,7 @@ struct Copy {
   size_t size, valid;
 };
 
-enum class Wait { nothing, block, warp, phase, cluster };
+enum class Wait { nothing, block, warp, phase, cluster, grid };
 
 struct Range {  // of shared memory
   uint32_t at;
@@ -134,6 +134,8 @@ inline uint64_t epoch = 0, block_start = 0;
 inline std::vector<Block> cluster;
 inline unsigned cluster_size = 1, cluster_rank = 0, cluster_generation = 0;
 inline int cluster_live = 0, cluster_arrived = 0;  // threads
+inline bool grids_ended = true;  // those in front of the one that runs
+inline int tells, hears;         // pipes, while they have not
 inline uint64_t statistics[3];  // warp-wide instructions, rows of ldmatrix, bank conflicts among them
 inline void (*body)(void**);
 inline void** body_arguments;
@@ -183,6 +185,7 @@ inline void require_full_warp(const char* instruction) {
 
 void start_block();
 bool continue_block();  // whether the block has ended; else all of its threads wait for the cluster
+bool let_grids_end();  // false where no thread waits for it
 void run_cluster(dim3 first);
 void release_cluster();
 bool has_ended(uint32_t barrier, unsigned parity);
