@@ -25,7 +25,7 @@ gpu: $(VENV)/installed-gpu  ## with a GPU of sm_80 or newer: build, then measure
 	$(BIN)/python bench/cuda_bench.py run build/gpu -o gpu.json --minutes 29
 	$(BIN)/python bench/cuda_bench.py table gpu.json
 
-gpu-package: $(VENV)/installed-gpu  ## gpu.tar.gz with the products of `make gpu` for a machine without a network (GPU=cuda-sm90)
+gpu-package: $(VENV)/installed-cuda  ## gpu.tar.gz with the products of `make gpu` for a machine without a network (GPU=cuda-sm90)
 	$(BIN)/python bench/cuda_bench.py build build/gpu-products --products --target $(GPU)
 	$(BIN)/python bench/cuda_bench.py pack build/gpu-products gpu.tar.gz
 
@@ -55,6 +55,10 @@ $(VENV)/installed-dev: pyproject.toml
 
 $(VENV)/installed-docs: $(VENV)/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+$(VENV)/installed-cuda: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cuda]'
 	touch $@
 
 $(VENV)/installed-gpu: $(VENV)/installed-dev

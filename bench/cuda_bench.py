@@ -35,7 +35,6 @@ from cuda_table import render, repriced
 
 KINDS = {"product": cuda_kernels, "model": cuda_models, "decoder": cuda_decoder}
 STALLED_S = 120  # without progress, after which an engine is taken to hang
-GRACE_S = 45  # that the last case may take beyond the time that is given
 TOLD = ("kind", "size", "columns", "zeros", "precision", "predicted_us", "formats")  # of a case, for tables
 FIRST = 6  # products that are measured before any model
 
@@ -68,6 +67,9 @@ def builder(model):
 
 def run(arguments):
     """Measure all cases in processes that may die, until nothing is left to do or the time has passed."""
+    if arguments.list:
+        print(listed(plan_of(arguments.folder), arguments))
+        return
     if not arguments.rehearse and (reason := missing(arguments.folder)) is not None:
         sys.exit(f"cuda_bench: {reason}; --rehearse goes through the steps on a CPU")
     options = ["--rehearse"] * arguments.rehearse
@@ -77,7 +79,7 @@ def run(arguments):
     if arguments.output.exists():
         Results(arguments.output).forget()
     while True:  # a process ends well when a group of cases is done, or the time has passed
-        if (reason := watch(command, arguments.output, end + GRACE_S)) is not None:
+        if (reason := watch(command, arguments.output, end + cuda_pack.GRACE_S)) is not None:
             if not Results(arguments.output).blame(reason):
                 sys.exit(f"cuda_bench: {reason}, with nothing under way; see the messages above")
             print(f"cuda_bench: {reason}; the engine is left out", flush=True)
@@ -86,6 +88,20 @@ def run(arguments):
             break
     print(f"{arguments.output}: complete" if not left else
           f"{arguments.output}: {len(left)} cases are left, the next is {left[0]}; run again to go on")
+
+
+def listed(plan, arguments):
+    """What a run would measure, in order, and what bounds its time."""
+    def told(case):
+        kernels = [f"{len(case['candidates'])} kernels of sparsec's"] if case.get("candidates") else []
+        return f"{case['case']}: {' and '.join([*kernels, 'PyTorch'])}"
+
+    left = set(cases_left(arguments))
+    return "\n".join([
+        f"built {plan['built']} for {plan['target']}; {len(left)} of {len(plan['cases'])} cases are left, in this order:",
+        *(told(case) for case in plan["cases"] if case["case"] in left),
+        (f"No case begins after {arguments.minutes:g} minutes, and the one under way ends {cuda_pack.GRACE_S} s later at "
+         f"the latest; an engine that writes nothing for {STALLED_S} s is left out.")])
 
 
 def cases_left(arguments):
@@ -213,6 +229,7 @@ def main():
         running.add_argument("-o", "--output", type=Path, default=Path("cuda.json"))
         running.add_argument("--minutes", type=float, default=10, help="after which no case is begun")
         running.add_argument("--rehearse", action="store_true", help="on the CPU")
+        running.add_argument("--list", action="store_true", help="say what would be measured")
         running.add_argument("--until", type=float, help=argparse.SUPPRESS)
     step(lambda arguments: print(render(repriced(json.loads(arguments.figures.read_text())))), "table",
          "print figures in Markdown").add_argument("figures", type=Path)

@@ -24,20 +24,25 @@ def build(folder, target, models, past=PAST, **options):
     import make_dynamic
     import onnxruntime
     import torch
+    from cuda_kernels import may_be_early
 
     from sparsec.compiler.compile import compile as compile_model
+    from sparsec.target import resolve
 
     cases = []
     for model in models:
         path = make_dynamic.make(model, folder)
-        artifact = compile_model(path, target, verify=False, **options)
-        artifact.save(folder / f"{model}.sparsec")
+        early = may_be_early(resolve(target))
+        for launch, end in {"off": "", **({"on": "-early"} if early else {})}.items():
+            artifact = compile_model(path, target, verify=False, dependent_launch=launch, **options)
+            artifact.save(folder / f"{model}{end}.sparsec")
         torch.save(make_dynamic.decoder(model.split("-")[1])[0].half().state_dict(), folder / f"{model}.pt")
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         given = session.get_inputs()[1:]
         shape = {"caches": [each.name for each in given], "heads": given[0].shape[1], "features": given[0].shape[3]}
         for length in past:
-            case = {"case": f"{model}, past {length}", "kind": "decoder", "model": model, "past": length, **shape}
+            case = {"case": f"{model}, past {length}", "kind": "decoder", "model": model, "past": length, "early": early,
+                    **shape}
             _, *caches = session.run(None, before(case))
             logits = session.run(["logits"], feeds_of(case, SECOND, caches))[0]
             np.savez(folder / f"{model}-{length}.npz", logits=logits)
@@ -61,18 +66,20 @@ def before(case):
 def engines(folder, case, clock):
     """The engines of a case."""
     given = folder, case, np.load(folder / f"{case['model']}-{case['past']}.npz")["logits"], clock
-    return {"sparsec": functools.partial(own, *given),
+    early = {"sparsec, early": functools.partial(own, *given, early=True)} if case.get("early") else {}
+    return {"sparsec": functools.partial(own, *given), **early,
             "PyTorch dense, eager": functools.partial(peer, *given, recorded=False),
             "PyTorch dense, graph": functools.partial(peer, *given, recorded=True)}
 
 
-def own(folder, case, expected, _clock):
-    """sparsec's session: a call, from the token to its logits."""
+def own(folder, case, expected, _clock, *, early=False):
+    """sparsec's session: a call, from the token to its logits. Kernels of an `early` one are launched before those in
+    front of them have ended."""
     import torch
 
     from sparsec.runtime.session import InferenceSession
 
-    session = InferenceSession(str(folder / f"{case['model']}.sparsec"))
+    session = InferenceSession(str(folder / f"{case['model']}{'-early' * early}.sparsec"))
     kept = [session.run(None, before(case))[1:]]
 
     def call():

@@ -19,6 +19,9 @@ ROWS = 160
 TILES = 4  # of every format and kernel: the best predicted, and the three after it
 RANGE = 5.0  # of activations that become codes
 FEW = ("gaps", "bitmap")  # the families for weights without a pattern
+LIBRARY, EARLY = "kernels.so", "early.so"
+"""All kernels; and those that are also launched before the ones in front of them have ended."""
+FEW_COLUMNS = 128  # up to which a product takes so little that its launch counts
 NAMED = {"cublaslt": "sparsec dense, cuBLASLt"}
 """What engines that call a library are called."""
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 16 << 20}]  # fast; the window holds what repeats
@@ -55,21 +58,34 @@ def build(folder, target, wanted, tiles=TILES):
     from sparsec.backends.registry import backend_of
     from sparsec.target import resolve
 
-    resolved, kernels, cases = resolve(target), {}, []
+    resolved, kernels, files, cases = resolve(target), {}, {}, []
     machine = backend_of(resolved).calibration(resolved, 1).machine
     for product in wanted:
         layer, scale = layer_of(product)
         candidates = [] if product.process else [
-            candidate(folder, layer, offer, f"{number}", kernels, machine, resolved)
+            candidate(layer, offer, f"{number}", kernels, machine, resolved)
+            | {"packed": packed_file(folder, product, layer, offer, files)}
             for number, offer in enumerate(chosen(product, layer, resolved, machine, tiles), len(kernels))]
         if eight(product) and not candidates:
             print(f"{product.name}: left out; {target} has no such products", flush=True)
             continue
+        if candidates and product.columns <= FEW_COLUMNS and may_be_early(resolved):
+            min((each for each in candidates if not each["library"]), key=lambda each: each["predicted_us"])["early"] = True
         write_weight(folder, product)
         cases.append({**product.case, "weight": weight_file(product), "x_scale": scale, "candidates": candidates})
         print(f"{product.name}: {len(candidates)} kernels", flush=True)
-    write_library(folder, kernels, resolved)
+    write_library(folder / LIBRARY, kernels, resolved)
+    early = {each["symbol"]: kernels[each["symbol"]] for case in cases for each in case["candidates"] if "early" in each}
+    if early:
+        write_library(folder / EARLY, early, resolved, early=True)
     return cases
+
+
+def may_be_early(target):
+    """Whether kernels of a target can be launched before those in front of them have ended."""
+    from sparsec.backends.registry import backend_of
+
+    return backend_of(target).reject_dependent_launch(target) is None
 
 
 @functools.lru_cache(maxsize=2)
@@ -110,9 +126,8 @@ def chosen(product, layer, target, machine, tiles):
             yield offer
 
 
-def candidate(folder, layer, offer, number, kernels, machine, target):
-    """What the plan says of an option, whose kernel and packed weight are kept."""
-    from sparsec.backends.cuda.products import weight_arrays
+def candidate(layer, offer, number, kernels, machine, target):
+    """What the plan says of an option, whose kernel is kept."""
     from sparsec.kernels.cuda.families import FAMILIES
 
     family, params = FAMILIES[offer.family], offer.params
@@ -121,12 +136,23 @@ def candidate(folder, layer, offer, number, kernels, machine, target):
     symbol = name.translate(str.maketrans(" :.+", "____"))
     kernels[symbol] = family.build(params, ()).with_attr("global_symbol", symbol).without_attr("tirx.private")
     arguments, form = family.arguments(params), f"{offer.format} {precision}".strip()
-    *arrays, _bias = weight_arrays(layer, offer, "float16")
     return {"format": form if not family.library or target.has(family.library) else "",
             "kernel": offer.kernel, "tile": offer.detail, "symbol": symbol, "library": family.library,
             "predicted_us": machine.seconds(offer.work) * 1e6, "work": asdict(offer.work), "bytes": offer.nbytes,
-            "bias": arguments["bias"][1], "x": arguments["x"][1], "partial": arguments.get("partial", [0, ""]),
-            "packed": store(folder, {str(at): each for at, each in enumerate(arrays)})}
+            "bias": arguments["bias"][1], "x": arguments["x"][1], "partial": arguments.get("partial", [0, ""])}
+
+
+def packed_file(folder, product, layer, offer, files):
+    """The file of an option's packed weight, which options of equal arrays share; `files` has those so far."""
+    from sparsec.backends.cuda.products import weight_arrays
+    from sparsec.kernels.cuda.families import FAMILIES
+
+    key = (product.size, product.zeros, product.precision, offer.format,
+           FAMILIES[offer.family].packed_by(offer.params))
+    if key not in files:
+        *arrays, _bias = weight_arrays(layer, offer, "float16")
+        files[key] = store(folder, {str(at): each for at, each in enumerate(arrays)})
+    return files[key]
 
 
 def write_weight(folder, product):
@@ -142,19 +168,20 @@ def write_weight(folder, product):
         np.savez_compressed(path, values=values, scale=scale)
 
 
-def write_library(folder, kernels, target):
-    """Compile all kernels."""
+def write_library(path, kernels, target, *, early=False):
+    """Compile kernels; `early` ones are launched before those in front of them have ended."""
     import tvm
 
-    from sparsec.backends.cuda.build import architectures, settings
+    from sparsec.backends.cuda.build import architectures, asked, settings
     from sparsec.backends.cuda.library import build_library
 
+    module = tvm.IRModule(kernels)
     with settings(target) as cuda:
-        executable = tvm.compile(tvm.IRModule(kernels), target=cuda, tir_pipeline="tirx")
-    library, objects = build_library(executable, architectures(tvm.IRModule(kernels), target))
+        executable = tvm.compile(module, target=cuda, tir_pipeline="tirx")
+    library, objects = build_library(executable, architectures(module, target), overlap=asked(module) if early else None)
     if objects:
         raise SystemExit("no linker: install ld, lld, gcc or clang")
-    (folder / "kernels.so").write_bytes(library)
+    path.write_bytes(library)
 
 
 def store(folder, arrays):
@@ -220,15 +247,15 @@ def operands(folder, case, clock):
     return Operands(x, weight, expected if scale is None else expected * scale * step, clock, step, scale)
 
 
-def own(folder, candidate, given):
-    """An engine of sparsec's."""
+def own(folder, candidate, given, *, early=False):
+    """An engine of sparsec's; `early` ones are launched before those in front of them have ended."""
     import torch
 
     if candidate["library"]:
         from sparsec.backends.cuda import cublaslt
 
         cublaslt.register()
-    function, (length, dtype) = library(folder / "kernels.so")[candidate["symbol"]], candidate["partial"]
+    function, (length, dtype) = library(folder / (EARLY if early else LIBRARY))[candidate["symbol"]], candidate["partial"]
     (columns, size), device = given.expected.shape, given.clock.name
     arrays = packed(folder / candidate["packed"], device)
     bias = torch.zeros(size, device=device, dtype=getattr(torch, candidate["bias"]))
@@ -243,6 +270,8 @@ def own(folder, candidate, given):
     copies = [[a.clone().view(torch.uint32) if unsigned else a.clone() for a, unsigned in arrays]
               for _ in range(given.clock.copies(candidate["bytes"]))]
     told = {key: candidate[key] for key in ("format", "kernel", "tile", "predicted_us", "work") if candidate[key]}
+    if early:  # no further kernel to choose
+        told = {"early_of": candidate["symbol"]}
     return given.engine([functools.partial(call, copy) for copy in copies], **told)
 
 
@@ -252,4 +281,6 @@ def engines(folder, case, clock):
     safe, last = cuda_peers.engines(given, case)
     mine = {NAMED.get(each["library"], each["symbol"]): functools.partial(own, folder, each, given)
             for each in case["candidates"]}
-    return {**safe, **mine, **last}
+    early = {f"{each['symbol']}, early": functools.partial(own, folder, each, given, early=True)
+             for each in case["candidates"] if each.get("early")}
+    return {**safe, **mine, **early, **last}

@@ -15,6 +15,10 @@ MODELS = ("bert-24", "resnet50-24", "decoder-24", "bert-24x8", "resnet50-24x8", 
 """Those of `build` without names, the most telling first; decoders are `cuda_decoder.py`'s."""
 
 
+EARLY = ("bert-24", "resnet50-24")
+"""Those whose kernels are also launched before the ones in front of them have ended."""
+
+
 def parted(model):
     """A name of `make_models.py`, and how many sequences or images."""
     name, _, batch = model.partition("x")
@@ -28,18 +32,23 @@ def build(folder, target, models):
     in PyTorch.
     """
     import onnxruntime
+    from cuda_kernels import may_be_early
     from make_models import make
 
     from sparsec.compiler.compile import compile as compile_model
     from sparsec.graph import reader
     from sparsec.graph.compare import random_feeds
+    from sparsec.target import resolve
 
     cases = []
     for model in models:
         path = Path(model) if model.endswith(".onnx") else make(parted(model)[0], folder, parted(model)[1])
         name = path.stem
-        artifact = compile_model(path, target, verify=False)
+        artifact = compile_model(path, target, verify=False, dependent_launch="off")
         artifact.save(folder / f"{name}.sparsec")
+        early = model in EARLY and may_be_early(resolve(target))
+        if early:
+            compile_model(path, target, verify=False, dependent_launch="on").save(folder / f"{name}-early.sparsec")
         feeds = random_feeds(reader.load(path))
         outputs = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feeds)
         np.savez(folder / f"{name}.npz", output=outputs[0], **{f"input {key}": each for key, each in feeds.items()})
@@ -47,7 +56,7 @@ def build(folder, target, models):
             save_peer(parted(model)[0], folder / f"{parted(model)[0]}.pt")
             path.unlink()  # the artifact and the peer have the weights
         layers = artifact.report["layers"]
-        cases.append({"case": name, "kind": "model", "peer": not model.endswith(".onnx"),
+        cases.append({"case": name, "kind": "model", "peer": not model.endswith(".onnx"), "early": early,
                       "predicted_us": sum(each["predicted_us"] for each in layers),
                       "formats": sorted({each["format"] for each in layers})})
         print(f"{name}: compiled", flush=True)
@@ -84,6 +93,8 @@ def engines(folder, case, clock):
         expected = arrays["output"]
     given = folder, case["case"], feeds, expected, clock
     found = {"sparsec": functools.partial(own, *given)}
+    if case.get("early"):
+        found["sparsec, early"] = functools.partial(own, *given, early=True)
     if case["peer"]:
         found["PyTorch dense"] = functools.partial(peer, *given)
         if parted(case["case"])[0].endswith("-24"):
@@ -91,19 +102,21 @@ def engines(folder, case, clock):
     return found
 
 
-def own(folder, name, feeds, expected, clock):
-    """sparsec's session; its kernels alone, and what a caller waits for."""
+def own(folder, name, feeds, expected, clock, *, early=False):
+    """sparsec's session; its kernels alone, and what a caller waits for. Kernels of an `early` one are launched before
+    those in front of them have ended."""
     import torch
 
     from sparsec.runtime.session import InferenceSession
 
-    session = InferenceSession(str(folder / f"{name}.sparsec"))
+    session = InferenceSession(str(folder / f"{name}{'-early' * early}.sparsec"))
     output = torch.from_numpy(session.run(None, feeds)[0])
     call = session.resident(feeds)
     for _ in range(2):  # the second finds the memory that the first has given back, so that none is asked for later
         call()
     clock.wait()
-    return Engine([call], relative_error(output, torch.from_numpy(expected)), count=1,
+    told = {"early_of": "sparsec"} if early else {}
+    return Engine([call], relative_error(output, torch.from_numpy(expected)), told, count=1,
                   wait=lambda _recording: session.run(None, feeds))
 
 

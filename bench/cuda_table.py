@@ -27,6 +27,8 @@ def render(figures):
             parts.append(f"### {title}\n{product_table(found)}")
     if products:
         parts.append("### The cost model\n" + judgement(products))
+    if found := {name: case for name, case in products.items() if any("early_of" in each for each in right(case).values())}:
+        parts.append("### Kernels launched before those in front of them have ended\n" + early_table(found))
     if models:
         parts.append("### Models\n" + model_table(models))
     if wrong := troubles(cases):
@@ -123,6 +125,15 @@ def predictions(products):
         ratios = [each[2] for each in group]
         rows.append([form, columns, len(ratios), *(f"{np.percentile(ratios, at):.2f}" for at in (0, 50, 100))])
     return markdown(["format", "tokens", "kernels", "least measured / predicted", "median", "most"], rows)
+
+
+def early_table(products):
+    """Times of kernels in a row, launched when those in front of them have ended, and before."""
+    pairs = [(name, found[each["early_of"]], each) for name, case in products.items() for found in [right(case)]
+             for each in found.values() if each.get("early_of") in found]
+    rows = [[name, described(late), us(late["us"]), us(early["us"]), f"{late['us'] / early['us']:.2f}"]
+            for name, late, early in pairs]
+    return markdown(["weight, tokens", "kernel", "us", "early us", "us / early us"], rows)
 
 
 def model_table(models):

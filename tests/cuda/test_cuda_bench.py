@@ -1,6 +1,7 @@
 """`bench/cuda_bench.py`: what it builds for a GPU is complete and runs where one is; how it records and renders."""
 
 import functools
+import importlib.util
 import itertools
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import venv
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +18,10 @@ import onnxruntime
 import pytest
 
 from sparsec.backends.cuda import driver
+from sparsec.backends.cuda import products as packing
 from sparsec.kernels.cuda import eight_bits
 from tests.support.cuda import host_gpu
-from tests.support.cuda.sass import NVCC
+from tests.support.cuda.sass import NVCC, needs_nvcc
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.append(str(BENCH))
@@ -31,6 +34,7 @@ from cuda_plan import SEARCHED, Product, products  # noqa: E402
 from cuda_results import Results  # noqa: E402
 from cuda_table import render  # noqa: E402
 
+needs_host_gpu = pytest.mark.skipif(host_gpu.COMPILER is None, reason="the host's GPU needs gcc")
 needs_no_gpu = pytest.mark.skipif(driver.probe() is not None, reason="there is an NVIDIA driver here")
 
 
@@ -61,11 +65,11 @@ sys.path.append("bench")
 import cuda_kernels
 from sparsec.machine.memory import CUDA, on_device
 from tests.support.cuda import host_gpu
-folder, place = Path(sys.argv[1]), on_device(CUDA).place
-library, launched = cuda_kernels.library(folder / "kernels.so"), {}
+folder, place, name = Path(sys.argv[1]), on_device(CUDA).place, sys.argv[2]
+library, launched = cuda_kernels.library(folder / name), {}
 for case in json.loads((folder / "plan.json").read_text())["cases"]:
     for candidate in case.get("candidates", []):
-        if candidate["library"]:
+        if candidate["library"] or (name == cuda_kernels.EARLY and not candidate.get("early")):
             continue  # tests/cuda/test_cublaslt.py has its double
         arrays = [a.numpy().view(np.uint32) if unsigned else a.numpy()
                   for a, unsigned in cuda_kernels.packed(folder / candidate["packed"], "cpu")]
@@ -74,22 +78,27 @@ for case in json.loads((folder / "plan.json").read_text())["cases"]:
         x, y = (np.zeros(case["size"] * case["columns"], each) for each in (candidate["x"], "float16"))
         before = len(host_gpu.log())
         library[candidate["symbol"]](*map(place, [*arrays, np.zeros(case["size"], candidate["bias"]), x, *partial, y]))
-        launched[candidate["symbol"]] = len(host_gpu.log()) - before
+        launched[candidate["symbol"]] = [what for what, *_ in host_gpu.log()[before:]]
 print(json.dumps(launched))
 """
 
 
-@needs_no_gpu
-@pytest.mark.skipif(host_gpu.COMPILER is None, reason="the host's GPU needs gcc")
-def test_the_kernels_load_and_launch_with_what_was_packed(built, tmp_path):
-    host_gpu.build(tmp_path)
-    done = subprocess.run([sys.executable, "-c", LAUNCH, built], capture_output=True, text=True, check=False,
-                          env=host_gpu.environment(tmp_path))
+def launched(folder, name, place, **settings):
+    """What every kernel of a library does when it is called, in a process with the host's double of CUDA."""
+    host_gpu.build(place)
+    done = subprocess.run([sys.executable, "-c", LAUNCH, folder, name], capture_output=True, text=True, check=False,
+                          env=host_gpu.environment(place, **settings))
     assert done.returncode == 0, done.stderr
-    launched = json.loads(done.stdout)
-    assert {symbol.partition("_256")[0] for symbol in launched} == {
+    return json.loads(done.stdout)
+
+
+@needs_no_gpu
+@needs_host_gpu
+def test_the_kernels_load_and_launch_with_what_was_packed(built, tmp_path):
+    found = launched(built, cuda_kernels.LIBRARY, tmp_path)
+    assert {symbol.partition("_256")[0] for symbol in found} == {
         "nm_2_4_mma_sp", "bitmap_bitmap", "gaps_8_gaps", "dense_mma", "nm_2_4_mma_sp_int8", "dense_mma_int8"}
-    assert set(launched.values()) <= {1, 2}  # two where K is split
+    assert all(each in (["launch"], 2 * ["launch"]) for each in found.values())  # two where K is split
 
 
 @needs_no_gpu
@@ -97,6 +106,66 @@ def test_without_a_gpu_a_run_says_so(tmp_path):
     told = cuda_bench("run", tmp_path, "-o", tmp_path / "cuda.json", code=1)
     assert "no GPU: there is no NVIDIA driver" in told
     assert not (tmp_path / "cuda.json").exists()
+
+
+def test_a_package_names_what_the_machine_lacks_and_says_what_it_would_measure(tmp_path):
+    (tmp_path / "cases").mkdir()
+    case = {"case": "256 x 256, 16", "candidates": [{}, {}]}
+    plan = {"built": "today", "target": "cuda-sm90", "cases": [case]}
+    (tmp_path / "cases" / "plan.json").write_text(json.dumps(plan))
+    cuda_bench("pack", tmp_path / "cases", tmp_path / "gpu.tar.gz")
+    shutil.unpack_archive(tmp_path / "gpu.tar.gz", tmp_path / "machine", filter="data")
+    script = tmp_path / "machine" / "sparsec-gpu" / "measure.sh"
+
+    def told(*arguments, python=sys.executable):
+        done = subprocess.run(["sh", script, *arguments], capture_output=True, text=True, check=False,
+                              env={**os.environ, "PYTHON": python, "PYTHONPATH": ""})
+        return done.returncode, (done.stdout + done.stderr).splitlines()
+
+    venv.create(tmp_path / "bare", with_pip=False)
+    assert told(python=tmp_path / "bare" / "bin" / "python") == (1, [
+        "measure.sh: python lacks numpy, torch, apache-tvm-ffi, apache-tvm; install them, or name a Python that has "
+        "them: PYTHON=/path/to/python sh measure.sh"])
+    assert "--list" in (script.parent / "README").read_text()
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("the package asks for PyTorch before it says more")
+    code, lines = told("--list")
+    assert code == 0
+    assert lines == ["built today for cuda-sm90; 1 of 1 cases are left, in this order:",
+                     "256 x 256, 16: 2 kernels of sparsec's and PyTorch",
+                     "No case begins after 7 minutes, and the one under way ends 45 s later at the latest; an engine "
+                     "that writes nothing for 120 s is left out."]
+    assert told("--help")[0] == 0
+
+
+def test_options_of_equal_arrays_are_packed_once(tmp_path, monkeypatch):
+    counted = []
+    pack = packing.weight_arrays
+    monkeypatch.setattr(packing, "weight_arrays", lambda *given: counted.append(given) or pack(*given))
+    monkeypatch.setattr(cuda_kernels, "write_library", lambda *_given, **_named: None)
+    cases = cuda_kernels.build(tmp_path, "cuda-sm80", [Product(256, 16), Product(256, 64)], tiles=2)
+    found = [each for case in cases for each in case["candidates"]
+             if each["kernel"].startswith("mma") and "int8" not in each["kernel"]]
+    assert len(found) == 8  # dense and 2:4, two tiles of each for either number of tokens
+    assert len({(each["format"], each["packed"]) for each in found}) == 2
+    kept = [offer for _, offer, _ in counted if offer.kernel in {each["kernel"] for each in found}]
+    assert len(kept) == 2
+
+
+@needs_no_gpu
+@needs_nvcc
+@needs_host_gpu
+def test_the_best_predicted_kernel_for_few_tokens_is_also_launched_early(tmp_path):
+    cases = cuda_kernels.build(tmp_path, "cuda-sm90", [Product(256, 16)], tiles=1)
+    (tmp_path / "plan.json").write_text(json.dumps({"cases": cases}))
+    own = [each for each in cases[0]["candidates"] if not each["library"]]
+    best = min(own, key=lambda each: each["predicted_us"])["symbol"]
+    found = launched(tmp_path, cuda_kernels.EARLY, tmp_path, HOST_GPU_CAPABILITY="90")
+    assert {symbol: set(what) for symbol, what in found.items()} == {best: {"early", "launch"}}
+    measured = {each["symbol"]: {"us": 3.0, "error": 0.0, **each} for each in own}
+    measured["early"] = {"us": 2.0, "error": 0.0, "early_of": best}
+    table = render({"cases": {"256 x 256, 16": {**cases[0], "engines": measured}}})
+    assert "| 3.0 | 2.0 | 1.50 |" in table
 
 
 def test_the_first_products_are_of_every_kind_and_searches_share_a_process():
