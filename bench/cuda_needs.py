@@ -4,8 +4,8 @@ It imports nothing else of the package, so that it runs on any Python.
 """
 
 import importlib.util
-import os
 import sys
+from pathlib import Path
 
 PACKAGES = {"numpy": "numpy", "torch": "torch", "tvm_ffi": "apache-tvm-ffi", "tvm": "apache-tvm"}
 """By module, the package that has it."""
@@ -14,7 +14,7 @@ PACKAGES = {"numpy": "numpy", "torch": "torch", "tvm_ffi": "apache-tvm-ffi", "tv
 def main():
     missing = [package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None]
     if missing:
-        name = os.path.basename(sys.executable)
+        name = Path(sys.executable).name
         sys.exit(f"measure.sh: {name} lacks {', '.join(missing)}; install them, or name a Python that has them: "
                  "PYTHON=/path/to/python sh measure.sh")
 

@@ -123,9 +123,9 @@ def test_a_package_names_what_the_machine_lacks_and_says_what_it_would_measure(t
         return done.returncode, (done.stdout + done.stderr).splitlines()
 
     venv.create(tmp_path / "bare", with_pip=False)
-    assert told(python=tmp_path / "bare" / "bin" / "python") == (1, [
-        "measure.sh: python lacks numpy, torch, apache-tvm-ffi, apache-tvm; install them, or name a Python that has "
-        "them: PYTHON=/path/to/python sh measure.sh"])
+    code, (line,) = told(python=tmp_path / "bare" / "bin" / "python")
+    assert code == 1
+    assert line.startswith("measure.sh: python lacks numpy, torch, apache-tvm-ffi, apache-tvm; install them, or name")
     assert "--list" in (script.parent / "README").read_text()
     if importlib.util.find_spec("torch") is None:
         pytest.skip("the package asks for PyTorch before it says more")
@@ -133,8 +133,8 @@ def test_a_package_names_what_the_machine_lacks_and_says_what_it_would_measure(t
     assert code == 0
     assert lines == ["built today for cuda-sm90; 1 of 1 cases are left, in this order:",
                      "256 x 256, 16: 2 kernels of sparsec's and PyTorch",
-                     "No case begins after 7 minutes, and the one under way ends 45 s later at the latest; an engine "
-                     "that writes nothing for 120 s is left out."]
+                     ("No case begins after 7 minutes, and the one under way ends 45 s later at the latest; an engine "
+                      "that writes nothing for 120 s is left out.")]
     assert told("--help")[0] == 0
 
 

@@ -3,17 +3,25 @@ compute what they do one after the other, and without their waits they do not.
 """
 
 import re
+import subprocess
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto
 
-from sparsec.backends.cuda import dependent
-from sparsec.errors import ToolchainError
+import sparsec
+from sparsec.backends.cuda import dependent, driver
+from sparsec.compiler import overlap
+from sparsec.compiler.options import CompileOptions
+from sparsec.errors import ToolchainError, UsageError, VerificationError
 from sparsec.kernels.cuda import gaps, mma_dense, mma_sp, wgmma_bulk
 from sparsec.kernels.cuda.params import MmaParams, Tile
+from tests.support.cuda import host_gpu, networks
 from tests.support.cuda.emulator import chain, launches
 from tests.support.cuda.emulator.emulate import EmulationError
 from tests.support.cuda.products import SMALL, fitted, needs_compiler, packed, weight_index
+from tests.support.cuda.sass import CUOBJDUMP, NVCC, needs_cuobjdump, needs_nvcc
 
 FAMILIES = {
     "2:4": (mma_sp.FAMILY, MmaParams(96, 24, 96, SMALL)),
@@ -23,6 +31,9 @@ FAMILIES = {
     "gaps": (gaps.FAMILY, MmaParams(96, 4, 96, Tile(32, 4, 256, (16, 1), 2))),
     "bulk": (wgmma_bulk.SPARSE, MmaParams(128, 256, 128, wgmma_bulk.SPARSE.tiles[0])),
 }
+needs_host_gpu = pytest.mark.skipif(
+    NVCC is None or host_gpu.COMPILER is None or driver.probe() is not None,
+    reason="the host's GPU needs nvcc and gcc, and no NVIDIA driver")
 WAIT = re.compile(r'  asm volatile\("griddepcontrol\.wait;".*\n')
 
 
@@ -41,19 +52,23 @@ class Layers:
             self.expected[name] = self.memory[name].copy()
         return self.memory[name]
 
+    def lowered(self):
+        """A layer: its weight, packed arrays and program, and the source whose kernels wait and ask for the weight."""
+        weight = weight_index(self.rng, self.p, "few" if self.family is gaps.FAMILY else "2:4")
+        weight = (weight * (self.rng.random(weight.shape) < 0.05)).astype(np.float16)
+        params, arrays = packed(self.family, self.p, weight)
+        program = launches.lower(self.family.build(params, ()), "tirx")
+        names = [each.kernel for each in program.launches]
+        asked = {names[0]: {name: array.nbytes for name, array in arrays.items()}}
+        return weight, arrays, program, dependent.waiting(program.source, names, asked)
+
     def layer(self, x, y, mutate=lambda source: source, *, early=True):
         """Add a layer from a buffer to another; `mutate` changes its source."""
-        p, family = self.p, self.family
-        weight = weight_index(self.rng, p, "few" if family is gaps.FAMILY else "2:4")
-        weight = (weight * (self.rng.random(weight.shape) < 0.05)).astype(np.float16)
-        params, arrays = packed(family, p, weight)
-        program = launches.lower(family.build(params, ()), "tirx")
+        p, (weight, arrays, program, source) = self.p, self.lowered()
         given = {**arrays, "bias": np.ones(p.m, np.float32), "x": self.holds(x), "y": self.holds(y)}
         if p.leaves_partial:
             given["partial"] = np.full(p.split_k * p.outputs, np.nan, np.float32)
-        names = [each.kernel for each in program.launches]
-        asked = {names[0]: {name: array.nbytes for name, array in arrays.items()}}
-        library = launches.compiled(mutate(dependent.waiting(program.source, names, asked)))
+        library = launches.compiled(mutate(source))
         given = program.bound | given | program.maps
         for each in (each.told(given) for each in program.launches):
             self.launches.append(chain.Launch(library, each.kernel, each.grid, each.block, each.dynamic_shared, given,
@@ -147,3 +162,132 @@ def test_a_source_of_another_form_is_refused():
 def test_it_begins_with_hopper(archs, older):
     reason = dependent.reject(archs)
     assert reason is None if older is None else reason.startswith(older)
+
+
+CALLS = """
+import json, sys
+import numpy as np
+from tests.support.cuda import host_gpu
+from sparsec.runtime.session import InferenceSession
+session = InferenceSession(sys.argv[1] + "/model.sparsec")
+for _ in range(2):  # at sizes that the run tells, the second call is recorded
+    session.run(None, {"x": np.zeros((4, 768), np.float32)})
+print(json.dumps([row[:2] for row in host_gpu.log()]))
+"""
+
+
+def model(folder, rows=4):
+    """The path of two layers and a softmax."""
+    graph = networks.Graph()
+    graph("Softmax", graph.linear(graph("Relu", graph.linear("x", 128, 768)), 64, 128), name="y")
+    onnx.save(graph.model({"x": (TensorProto.FLOAT, [rows, 768])}, {"y": [rows, 64]}), folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+@needs_host_gpu
+@pytest.mark.parametrize("rows", [4, "rows"])
+@pytest.mark.parametrize("launch", ["on", "off"])
+def test_every_kernel_of_a_session_is_launched_early_or_none(tmp_path, launch, rows):
+    sparsec.compile(model(tmp_path, rows), "cuda-sm90", dependent_launch=launch).save(tmp_path / "model.sparsec")
+    host_gpu.build(tmp_path)
+    log = host_gpu.told(tmp_path, CALLS, HOST_GPU_CAPABILITY="90")
+    kernels = [each for each in log if each[0] in ("launch", "record") and each != ["record", "copy"]]
+    early = [name for what, name in log if what == "early"]
+    assert {"launch", "record"} == {what for what, _ in kernels}
+    assert early == ([name for _, name in kernels] if launch == "on" else [])
+
+
+MEASURED = """
+import json, sys
+import sparsec
+from sparsec.backends.cuda.dependent import TAG
+from sparsec.compiler import overlap
+told = []
+for times in ([1e-5, 8e-6], [1e-5, 9.9e-6]):
+    overlap.fastest = lambda runs, times=times: ([run() for run in runs], times)[1]
+    artifact = sparsec.compile(sys.argv[1] + "/model.onnx", "cuda-sm90", verify=False)
+    told.append([artifact.report["overlap"], TAG in artifact.library])
+off = sparsec.compile(sys.argv[1] + "/model.onnx", "cuda-sm90", verify=False, tune="off")
+print(json.dumps([*told, ["overlap" in off.report, TAG in off.library]]))
+"""
+
+
+@needs_host_gpu
+def test_both_ways_are_timed_where_there_is_a_gpu_and_the_faster_is_kept(tmp_path):
+    graph = networks.Graph()
+    graph("Softmax", graph("Relu", "x"), name="y")
+    onnx.save(graph.model({"x": (TensorProto.FLOAT, [4, 768])}, {"y": [4, 768]}), tmp_path / "model.onnx")
+    host_gpu.build(tmp_path)
+    gains, loses, untimed = host_gpu.told(tmp_path, MEASURED, HOST_GPU_CAPABILITY="90")
+    assert gains == [{"off_us": 10.0, "on_us": 8.0}, True]
+    assert loses == [{"off_us": 10.0, "on_us": 9.9}, False]  # less than 2 %
+    assert untimed == [False, False]
+
+
+def test_what_errs_when_it_is_launched_early_is_not_launched_so(monkeypatch):
+    @overlap.overlapped_if_faster
+    def compile_one(_model, options):
+        if options.dependent_launch == "on":
+            raise VerificationError("output 'y' differs")
+        return options.dependent_launch
+
+    monkeypatch.setattr(overlap, "_is_timed", lambda _options: True)
+    with pytest.warns(UserWarning, match="output 'y' differs"):
+        assert compile_one(b"", CompileOptions("cuda-sm90")) == "off"
+    assert compile_one(b"", CompileOptions("cuda-sm90", dependent_launch="off")) == "off"
+
+
+@pytest.mark.parametrize(("target", "asked", "reason"), [
+    ("cpu", "on", "kernels of processors"), ("cuda-sm80+sm90", "on", "sm_80 cannot launch"),
+    ("cuda-sm90", "always", "choose one of measure, on, off")])
+def test_what_cannot_be_launched_so_is_refused(target, asked, reason):
+    with pytest.raises(UsageError, match=reason):
+        CompileOptions(target, dependent_launch=asked)
+    CompileOptions("cuda-sm90", dependent_launch="on")
+
+
+MEMORY = re.compile(r"LDG|STG|LD\.|ST\.|RED|ATOM|LDGSTS|UTMA|UBLK")
+"""Instructions that read or write what other kernels see."""
+
+
+def machine_code(source, folder, architecture="sm_90a"):
+    """The instructions of a source's kernels, one list of each."""
+    (folder / "kernels.cu").write_text(source)
+    subprocess.run([NVCC, f"-arch={architecture}", "--cubin", "-O3", "-w", "-o", folder / "kernels.cubin",
+                    folder / "kernels.cu"], check=True)
+    dump = subprocess.run([CUOBJDUMP, "--dump-sass", folder / "kernels.cubin"], capture_output=True, text=True,
+                          check=True).stdout
+    return [re.findall(r"/\*[0-9a-f]{4,}\*/\s+(.*?) ?;", kernel) for kernel in dump.split("Function : ")[1:]]
+
+
+def is_behind_its_wait(code):
+    """Whether all that a kernel does with memory comes behind its wait, and what lets the next one begin, too."""
+    wait = next((at for at, each in enumerate(code) if "ACQBULK" in each), len(code))
+    begin = next((at for at, each in enumerate(code) if "PREEXIT" in each), -1)
+    return begin > wait and not any(MEMORY.search(each) for each in code[:wait])
+
+
+@needs_nvcc
+@needs_cuobjdump
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_machine_code_touches_no_memory_before_its_wait(kind, tmp_path):
+    _, _, program, source = Layers(kind).lowered()
+    codes = machine_code(source, tmp_path)
+    assert len(codes) == len(program.launches)
+    assert all(map(is_behind_its_wait, codes))
+    assert any("CCTL" in each for each in codes[-1] + codes[0])  # what asks for the weight
+
+
+@needs_nvcc
+@needs_cuobjdump
+def test_a_read_before_the_wait_is_noticed_in_machine_code(tmp_path):
+    source = """extern "C" __global__ void __launch_bounds__(64) main_kernel(float* __restrict__ x_ptr, float* y_ptr) {
+  y_ptr[threadIdx.x] = x_ptr[threadIdx.x];
+}
+"""
+    waits = dependent.waiting(source, ["main_kernel"], {})
+    (wait,), (head, copies) = WAIT.findall(waits), source.splitlines(keepends=True)[:2]
+    (code,) = machine_code(waits, tmp_path)
+    assert is_behind_its_wait(code)
+    (code,) = machine_code(f"{head}{copies}{wait}}}\n", tmp_path)
+    assert not is_behind_its_wait(code)

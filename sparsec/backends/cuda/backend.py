@@ -264,8 +264,7 @@ class CudaBackend(Backend):
 
 
 def _overlaps(job: Job) -> bool:
-    """Whether kernels are launched before those in front of them have ended; what is to be measured is compiled both
-    ways by those who do."""
+    """Whether kernels are launched before those in front of them have ended; who measures that compiles both ways."""
     return job.options.dependent_launch == "on"
 
 

@@ -107,7 +107,7 @@ def asked(module: tvm.IRModule) -> Ahead:
     found: dict[str, dict[str, int]] = {}
     for variable, function in module.functions_items():
         if isinstance(function, tirx.PrimFunc) and AHEAD in function.attrs:
-            name = function.attrs["global_symbol"] if "global_symbol" in function.attrs else variable.name_hint
+            name = function.attrs.get("global_symbol", variable.name_hint)
             sizes = {each.name: each for each in function.params}
             found[f"{name}_kernel"] = {
                 str(array): math.prod(map(int, sizes[array].shape)) * tvm.DataType(str(sizes[array].dtype)).bits // 8

@@ -2,8 +2,8 @@
 
 Every kernel of a program is made to wait at its head, before it reads or writes memory, until all kernels in front of
 it have ended and what they wrote is seen (`griddepcontrol.wait`), and then lets the next one be launched
-(`griddepcontrol.launch_dependents`). What overlaps is what lies before the wait: the launch, and requests that bring the
-begin of each block's share of the weight into the L2 cache, which change nothing that a kernel sees. A kernel ends
+(`griddepcontrol.launch_dependents`). What overlaps is what lies before the wait: the launch, and requests that bring
+the begin of each block's share of the weight into the L2 cache, which change nothing that a kernel sees. A kernel ends
 after the one in front of it, for which it has waited; so none needs to know of others than that one, and memory that is
 used again needs no more care than without.
 

@@ -120,8 +120,10 @@ class _Reader:
         return self._data[self.at - length:self.at]
 
     def function(self, tag: bytes | None) -> tuple[bytes, bytes]:
-        """A function's name, and all of it: key, name, argument types (4 bytes each), launch parameters, in front of
-        which a tag is put, and extra arguments."""
+        """A function's name, and all of it, with a tag in front of its launch parameters.
+
+        It is: key, name, argument types (4 bytes each), launch parameters, extra arguments.
+        """
         begin = self.at
         self.text()
         name = self.text()

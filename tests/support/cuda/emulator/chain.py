@@ -1,8 +1,8 @@
 """Launches one after another as programmatic dependent launch allows them at its earliest.
 
-A launch that may be early begins before the one in front of it has done anything, as if that had let it begin at once.
-It goes on, all of its threads, until they wait for it or end; only then does the one in front of it run, and so on. Each
-launch is a process of its own, and arrays lie in memory that all of them share.
+A launch that may be early begins before the one in front of it has done anything, as if that had let it begin at
+once. It goes on, all threads of a block, until they wait for it or end; only then does the one in front of it run, and
+so on. Each launch is a process of its own, and arrays lie in memory that all of them share.
 """
 
 import os
