@@ -11,6 +11,7 @@ LINE = 64
 CROWDED, FLOODED = 0.65, 1.6  # shares of the L1 cache that are in use when inputs begin to be evicted, and when all are
 ALL = 0.75  # share of a tile's inputs from which on a group reads them as if it read all, one after the other
 FULL, SCATTERED = 0.95, 0.6  # share of the L1 cache beyond which others find some evicted; what they wait for these
+HELD = 2  # times the L1 cache up to which a group finds others' inputs; of twice as many, none
 PAGES = 64  # that are translated at once; with twice as many, none is when it is needed
 L2_SHARE = 0.75  # of the L2 cache that weights may fill and stay
 
@@ -33,7 +34,8 @@ def waited_bytes(t: Tiling, touched: float, streamed: float, l1_bytes: int, shar
     used = (4 * channels * span + streamed) / (l1_bytes * sets)
     packed = t.mode != "direct" or s.packed(t.vectors)
     scattered = packed and share < ALL
-    evicted = SCATTERED * max(0.0, 1 - FULL / used) if scattered else ramp(used, CROWDED, FLOODED)
+    waits = SCATTERED + (1 - SCATTERED) * ramp(used, HELD, 2 * HELD)
+    evicted = waits * max(0.0, 1 - FULL / used) if scattered else ramp(used, CROWDED, FLOODED)
     pages = 4 * channels * s.x_channel_stride / PAGE if t.mode == "direct" else 0.0
     return touched * 4 * s.lanes * (t.vectors * evicted + ramp(pages, PAGES, 2 * PAGES))
 

@@ -15,7 +15,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.graph.layout import PaddedFlat, round_up
 from sparsec.kernels.cpu.images.depthwise import DepthwiseParams, sums
 from sparsec.kernels.cpu.images.padded import clear_border, end_row, fill, junk_fits, padded_rows, put
-from sparsec.kernels.cpu.images.window import Tile, Window
+from sparsec.kernels.cpu.images.window import MOST_ROWS, Tile, Window
 from sparsec.kernels.emit.activations import finished
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import along
@@ -23,8 +23,6 @@ from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, load, splat, store
 
 WRITTEN = 25
 """Taps of a window that are written out."""
-BLOCKS = (7, 4, 2, 1)
-"""Rows of a block of the depthwise convolution, in the order of preference."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,10 @@ class Bands:
 
     @property
     def block(self) -> int:
-        """Rows of the output that are computed at a time."""
-        return next(rows for rows in BLOCKS if rows <= self.rows - self.lag)
+        """Rows of the output that are computed at a time: as few rows between as possible are loaded."""
+        w = self.behind.window
+        return min(range(1, min(MOST_ROWS, self.rows - self.lag) + 1),
+                   key=lambda rows: -(-self.rows // rows) * ((rows - 1) * w.strides[0] + w.reach[0] + 1))
 
     @property
     def scratch(self) -> PaddedFlat:
