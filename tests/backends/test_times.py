@@ -11,7 +11,7 @@ from sparsec.cost.tuning import SHARING
 from sparsec.graph.layout import Tiled
 from sparsec.kernels.cpu.products.spmm import SpmmParams
 from sparsec.kernels.cpu.products.stencil import linear
-from sparsec.kernels.cpu.products.walk import Tiling
+from sparsec.kernels.cpu.products.tiling import Tiling
 from sparsec.kernels.emit.epilogue import Epilogue
 
 

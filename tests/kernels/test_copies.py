@@ -6,8 +6,8 @@ import pytest
 
 from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.products.stencil import convolution
+from sparsec.kernels.cpu.products.tiling import MODES, Tiling
 from sparsec.kernels.cpu.products.tilings import aligned_copies
-from sparsec.kernels.cpu.products.walk import MODES, Tiling
 from sparsec.kernels.emit.epilogue import Epilogue
 
 LANES = 16

@@ -7,7 +7,7 @@ import pytest
 from sparsec.graph.layout import Tiled
 from sparsec.kernels.cpu.products import spmm, spmm_bf16, spmm_int8
 from sparsec.kernels.cpu.products.stencil import linear
-from sparsec.kernels.cpu.products.walk import Tiling
+from sparsec.kernels.cpu.products.tiling import Tiling
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.ranges import Ranges
 from tests.support.targets import TARGETS, compiled, isa

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sparsec.graph.layout import Tiled
 from sparsec.kernels.cpu.products import row_blocks, spmm
 from sparsec.kernels.cpu.products.stencil import linear
-from sparsec.kernels.cpu.products.walk import MODES, Tiling
+from sparsec.kernels.cpu.products.tiling import MODES, Tiling
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.target import resolve
 from tests.support.family_checks import SMALL, check

@@ -12,7 +12,7 @@ from sparsec.kernels.cpu.images.window import Window
 from sparsec.kernels.cpu.products import separable, spmm
 from sparsec.kernels.cpu.products.separable import Bands
 from sparsec.kernels.cpu.products.stencil import convolution
-from sparsec.kernels.cpu.products.walk import Tiling
+from sparsec.kernels.cpu.products.tiling import Tiling
 from sparsec.kernels.emit.epilogue import Epilogue
 from tests.support.padded import assert_same, flat, images_like, padded, run_guarded
 from tests.support.targets import TARGETS, isa

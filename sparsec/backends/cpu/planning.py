@@ -22,7 +22,7 @@ from sparsec.cost.option import Option, Work
 from sparsec.cost.roofline import FORK_S
 from sparsec.cost.tuning import CACHED_BYTES, SHARING
 from sparsec.graph.annotations import NETWORK
-from sparsec.kernels.cpu.products.walk import Tiling
+from sparsec.kernels.cpu.products.tiling import Tiling
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.machine import tvm_runtime
 from sparsec.machine.cpus import available

@@ -18,7 +18,7 @@ from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.codes import finish
 from sparsec.kernels.cpu.codes.finish import Finish, Place
 from sparsec.kernels.cpu.products.stencil import Stencil
-from sparsec.kernels.cpu.products.tiles import LoadTile, Part, Tiles, walk
+from sparsec.kernels.cpu.products.tiles import Enter, LoadTile, Part, Tiles, walk
 from sparsec.kernels.emit.codes import FOUR, SIDES, llvm_codes
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, splat, store
@@ -103,7 +103,7 @@ def masks(layout: PaddedFlat) -> list[np.ndarray]:
 
 def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int,
           prepare: Callable[[Buffers, Tiling], LoadTile]) -> None:
-    def begin(thread: Expr, threads: int) -> Callable[[Expr, Expr, Expr, Expr], Part]:
+    def begin(thread: Expr, threads: int) -> tuple[Enter, Enter]:
         if t.stencil.masked:
             _fill_border(b, t.stencil, thread, threads)
         ends = thread * (SIDES * t.words)
@@ -117,7 +117,7 @@ def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int,
             sums = Sums(b, t, waiting, chunk, y, start, ends)
             return lambda part: inner(b, source, base, part, chunk, sums)
 
-        return enter
+        return enter, enter
 
     walk(t, isa, begin)
 

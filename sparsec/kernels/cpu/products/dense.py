@@ -15,8 +15,9 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
+from sparsec.kernels.cpu.products.tiling import Tiling
 from sparsec.kernels.cpu.products.tilings import DENSE_BLOCKS, tile_vectors, tilings
-from sparsec.kernels.cpu.products.walk import Finish, Tiling, build_product
+from sparsec.kernels.cpu.products.walk import Finish, build_product
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import (
     Buffer,

@@ -20,8 +20,9 @@ from sparsec.kernels.cpu.products import dense
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.narrow import narrow_tilings
 from sparsec.kernels.cpu.products.tiles import LoadTile
+from sparsec.kernels.cpu.products.tiling import Tiling
 from sparsec.kernels.cpu.products.tilings import DENSE_BLOCKS, tile_vectors
-from sparsec.kernels.cpu.products.walk import Finish, Stage, Tiling, build_product
+from sparsec.kernels.cpu.products.walk import Finish, Stage, build_product
 from sparsec.kernels.emit import intrinsics
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, splat, store, vectors_from

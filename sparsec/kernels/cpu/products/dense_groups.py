@@ -15,8 +15,9 @@ from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.products.dense import multiply
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
+from sparsec.kernels.cpu.products.tiling import Tiling
 from sparsec.kernels.cpu.products.tilings import DENSE_BLOCKS, aligned_copies, tile_vectors
-from sparsec.kernels.cpu.products.walk import Finish, Tiling, build_product
+from sparsec.kernels.cpu.products.walk import Finish, build_product
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, vectors_from
 from sparsec.kernels.family import Family, float_product

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from sparsec.kernels.cpu.products.walk import Tiling
+from sparsec.kernels.cpu.products.tiling import Tiling
 
 PAGE = 4096  # bytes; what lies a page apart competes for the same set of the L1 cache
 LINE = 64

@@ -12,8 +12,8 @@ from sparsec.kernels.cpu.products.layer import StencilProduct, nonzero_blocks
 from sparsec.kernels.cpu.products.row_blocks import ROW_BLOCKS, format_of
 from sparsec.kernels.cpu.products.spmm import SpmmParams
 from sparsec.kernels.cpu.products.stencil import Stencil
+from sparsec.kernels.cpu.products.tiling import Tiling
 from sparsec.kernels.cpu.products.tilings import L1_SHARES, balanced, tile_vectors
-from sparsec.kernels.cpu.products.walk import Tiling
 from sparsec.kernels.emit.isa import Isa
 from sparsec.target import Target
 

@@ -29,8 +29,9 @@ from sparsec.kernels.cpu.products.row_blocks import (
     indices,
     recipe,
 )
-from sparsec.kernels.cpu.products.tilings import SPARSE_SHARES, joined, sectioned, tile_vectors, tilings
-from sparsec.kernels.cpu.products.walk import Finish, Stage, Tiling, build_product, float_tile
+from sparsec.kernels.cpu.products.tiling import Tiling
+from sparsec.kernels.cpu.products.tilings import SPARSE_SHARES, ending, joined, sectioned, tile_vectors, tilings
+from sparsec.kernels.cpu.products.walk import Finish, Stage, build_product, float_tile
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import (
     Buffer,
@@ -121,20 +122,24 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
 def _candidates(layer: StencilProduct, target: Target, isa: Isa, block: int) -> Iterator[Option]:
     rows, nonzero = len(layer.weight) // block, layer.memoised(nonzero_blocks, block)
     free = isa.registers - 2 - block  # a pixel and the values of a block are held beside the sums
-    for vectors in tile_vectors(layer.stencil, threads=isa.threads):
+    even, ends = tile_vectors(layer.stencil, threads=isa.threads), ending(layer.stencil)
+    for vectors in sorted({*even, *ends}):
         shapes = [(g, u) for g, u in INTERLEAVES if g * block * vectors <= free and g * isa.threads <= rows]
         whole = list(tilings(layer, target, isa, vectors, SPARSE_SHARES)) if shapes else []
+        parts = [replace(each, ends=True) for each in whole if vectors in ends and each.mode in ("direct", "im2col")]
+        whole = whole if vectors in even else []
         whole += joined(layer, target, isa, whole)
-        for tiling in (_halved(each, isa) for each in (*whole, *sectioned(whole, layer.groups))):
+        for tiling in (_halved(each, isa) for each in (*whole, *parts, *sectioned(whole, layer.groups))):
             for group, unroll in _within(shapes, tiling, block):
                 sets = 2 if unroll > 1 and 2 * group * block * vectors <= min(12, free) else 1
                 ahead = lines_ahead(tiling, group, nonzero * block, rows // group, target.l2_bytes)
                 params = SpmmParams(tiling, block, group, unroll, sets, ahead)
                 index = 4 if params.word == "int32" else 2
                 yield Option(format_of(block), f"spmm/{tiling.mode}" + ("+depthwise" if tiling.joined else ""),
-                             f"V={tiling.busy_vectors:g} chunk={tiling.chunk} G={group} U={unroll} S={sets} "
+                             f"V={tiling.widest:g} chunk={tiling.chunk} G={group} U={unroll} S={sets} "
                              f"B={tiling.bands}" + (f" sections={tiling.sections}" if tiling.sections > 1 else "")
-                             + (f" rows={tiling.joined.rows}" if tiling.joined else ""),
+                             + (f" rows={tiling.joined.rows}" if tiling.joined else "")
+                             + (f" last={tiling.last.busy_vectors:g}" if tiling.last else ""),
                              params,
                              nonzero * (4 * block + index) + 4 * rows,
                              work(params, nonzero, target.l1_bytes, target.l2_bytes), "f32",
@@ -151,7 +156,7 @@ def _within(shapes: list[tuple[int, int]], tiling: Tiling, block: int) -> list[t
 def _halved(tiling: Tiling, isa: Isa) -> Tiling:
     """The tiling with half a vector at its end where that is enough and takes less time than a whole one."""
     s = tiling.stencil
-    enough = tiling.vectors == s.vectors and s.segments == 1 and 2 * s.tail >= s.lanes
+    enough = (tiling.ends or tiling.vectors == s.vectors) and s.segments == 1 and 2 * s.tail >= s.lanes
     return replace(tiling, half=True) if isa.halves and enough else tiling
 
 
@@ -200,10 +205,12 @@ def build_with(params: SpmmParams, isa: Isa, values: dict[str, tuple[int | None,
                stage: Stage) -> Kernel:
     """The kernel (starts, rows, indices, *values, …) with groups that `emit` computes of inputs that `stage` brings."""
     def inner(b: Buffers, source: Buffer, base: Expr, part: Expr, chunk: Expr, finish: Finish) -> None:
+        p = replace(params, tiling=finish.tiling)
+
         def one(index: Expr, flat: Expr) -> None:
             finish.request(part * params.groups + index, params.groups * params.tiling.parts)
             finish.request_cold(index, params.groups, lambda: each_row_to_come(b, params, flat, OUTPUTS_AHEAD))
-            emit(b, source, base, params, flat, finish)
+            emit(b, source, base, p, flat, finish)
 
         each_group(params, part, chunk, one)
 

@@ -24,7 +24,8 @@ from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.narrow import NarrowKernel, sparse_candidates
 from sparsec.kernels.cpu.products.spmm import SpmmParams
 from sparsec.kernels.cpu.products.tiles import LoadTile
-from sparsec.kernels.cpu.products.walk import Stage, Tiling
+from sparsec.kernels.cpu.products.tiling import Tiling
+from sparsec.kernels.cpu.products.walk import Stage
 from sparsec.kernels.emit import intrinsics
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, lanes_of, load, splat, store

@@ -26,8 +26,9 @@ from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.narrow import NarrowKernel, sparse_candidates
 from sparsec.kernels.cpu.products.spmm import SpmmParams
 from sparsec.kernels.cpu.products.tiles import LoadTile
+from sparsec.kernels.cpu.products.tiling import Tiling
 from sparsec.kernels.cpu.products.tilings import L1_SHARES
-from sparsec.kernels.cpu.products.walk import Finish, Stage, Tiling
+from sparsec.kernels.cpu.products.walk import Finish, Stage
 from sparsec.kernels.emit.intrinsics_int8 import TINY, dot_int8, integers_of, llvm_int8, rounding, tile_int8
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, splat, store

@@ -20,8 +20,9 @@ from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
 from sparsec.kernels.cpu.products.row_blocks import RowBlocks, arguments, each_group, each_row, each_row_to_come
 from sparsec.kernels.cpu.products.spmm import AHEAD_SHARE, LINE, MAX_AHEAD, OUTPUTS_AHEAD
+from sparsec.kernels.cpu.products.tiling import Tiling
 from sparsec.kernels.cpu.products.tilings import SPARSE_SHARES, tile_vectors, tilings
-from sparsec.kernels.cpu.products.walk import Finish, Stage, Tiling, build_product, float_tile
+from sparsec.kernels.cpu.products.walk import Finish, Stage, build_product, float_tile
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, load, prefetch, registers, splat, store
 from sparsec.kernels.family import Family, float_product

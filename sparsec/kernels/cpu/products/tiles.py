@@ -19,11 +19,12 @@ LoadTile = Callable[[Expr, Expr], tuple[Buffer, Expr]]
 """Emits what makes a chunk's inputs of a tile ready, from (chunk, x): the buffer that the product reads, and where."""
 Part = Callable[[Expr], None]
 """Emits the product of one part of the rows."""
-Begin = Callable[[Expr, int], Callable[[Expr, Expr, Expr, Expr], Part]]
-"""Emits what a thread does first, from (its number, threads), and gives what begins a chunk of a tile.
-
-From (chunk, x, y, start): where the tile begins in X and in Y, and its first pixel.
-"""
+Enter = Callable[[Expr, Expr, Expr, Expr], Part]
+"""Emits what begins a chunk of a tile, from (chunk, x, y, start): where the tile begins in X and in Y, and its first
+pixel."""
+Begin = Callable[[Expr, int], tuple[Enter, Enter]]
+"""Emits what a thread does first, from (its number, threads), and gives what begins a chunk of a tile, and of the last
+one where that has fewer vectors."""
 
 
 class Tiles:
@@ -36,6 +37,7 @@ class Tiles:
         chunk: channels of a K-chunk.
         parts: equal shares of work that the rows of the weight are dealt into.
         sections: runs of whole groups of channels; the rows of one read no other's channels, and no chunk lies in two.
+        ends: the last tile of a segment has fewer vectors, else it overlaps its neighbour.
 
     """
 
@@ -45,6 +47,7 @@ class Tiles:
     chunk: int
     parts: int
     sections: int = 1
+    ends: bool = False
 
     @property
     def tile(self) -> int:
@@ -63,7 +66,7 @@ class Tiles:
 
     @property
     def tiles(self) -> int:
-        """Tiles of one segment; the last one overlaps its neighbour where they do not come out even."""
+        """Tiles of one segment."""
         return -(-self.stencil.vectors // self.vectors)
 
     @property
@@ -102,18 +105,31 @@ def walk(t: Tiles, isa: Isa, begin: Begin, bands: int = 1) -> None:
         _share(t, low, high, begin(thread, isa.threads), bands)
 
 
-def _share(t: Tiles, low: Expr, high: Expr, enter: Callable[[Expr, Expr, Expr, Expr], Part], bands: int) -> None:
+def _share(t: Tiles, low: Expr, high: Expr, enters: tuple[Enter, Enter], bands: int) -> None:
     """Units [low, high) of every band; a tile has one unit for each of the band's parts."""
     s, parts = t.stencil, t.parts // bands
     with (T.serial(0, bands) as band,
           T.serial(T.floordiv(low, parts), T.floordiv(high + (parts - 1), parts)) as tile):
         segment = T.floordiv(tile, t.tiles)
-        start = T.Bind(T.min(T.floormod(tile, t.tiles) * t.vectors, s.vectors - t.vectors) * s.lanes)
+        first = T.floormod(tile, t.tiles) * t.vectors
+        start = T.Bind((first if t.ends else T.min(first, s.vectors - t.vectors)) * s.lanes)
         x = T.Bind(s.x_origin + segment * s.x_segment_stride + start)
         y = T.Bind(s.y_origin + segment * s.y_segment_stride + start)
         begin = T.Bind(T.max(low - tile * parts, 0))
         end = T.Bind(T.min(high - tile * parts, parts))
-        with T.serial(0, t.chunks) as chunk:
-            product = enter(chunk, x, y, start)
-            with T.serial(0, end - begin) as unit:
-                product(T.Bind(band * parts + begin + unit))
+
+        def multiply(enter: Enter) -> None:
+            with T.serial(0, t.chunks) as chunk:
+                product = enter(chunk, x, y, start)
+                with T.serial(0, end - begin) as unit:
+                    product(T.Bind(band * parts + begin + unit))
+
+        every, last = enters
+        if not t.ends:
+            multiply(every)
+            return
+        with T.If(T.floormod(tile, t.tiles) == t.tiles - 1):
+            with T.Then():
+                multiply(last)
+            with T.Else():
+                multiply(every)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from sparsec.kernels.cpu.products import separable
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.stencil import Stencil
-from sparsec.kernels.cpu.products.walk import Tiling
+from sparsec.kernels.cpu.products.tiling import Tiling
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.target import Target
@@ -21,6 +21,7 @@ SPARSE_SHARES = (*L1_SHARES, 1.2)
 """Those that it may take where channels lie one behind the other and the weight is sparse: a group of rows reads a part
 of the tile at a time."""
 MAX_VECTORS = 20
+NARROW, TWICE = 6, 1.04  # vectors of tiles of which the last may be narrower, and what those compute of all else
 HELD_SIZES = 2  # of bands that are worth considering
 FAR_SHARE = 0.5  # of the L2 cache: activations that take more are gone when the next layer reads them
 JOINED = 2.0  # times the L2 cache: larger images between two convolutions are not written out
@@ -39,6 +40,14 @@ def tile_vectors(stencil: Stencil, multiple: int = 1, threads: int = 1) -> list[
     if stencil.segments > 1:
         return [v for v in enough if total % v == 0]
     return [v for v in enough if -(-total // v) * v <= 1.1 * total] or enough[-1:]
+
+
+def ending(stencil: Stencil) -> list[int]:
+    """Tile widths that are worth a last tile of what they leave: those that else compute many vectors twice."""
+    total = stencil.vectors
+    if stencil.segments > 1 or len(stencil.taps) > 1:
+        return []
+    return [v for v in range(2, min(total, NARROW + 1)) if -(-total // v) * v > TWICE * total]
 
 
 def tilings(layer: StencilProduct, target: Target, isa: Isa, vectors: int,

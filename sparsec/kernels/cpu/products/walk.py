@@ -4,14 +4,6 @@ A kernel's tiles are those of `tiles.py`, and a chunk of channels is one whose t
 the kernel's own inner product runs over row blocks; partial sums wait in Y, or in a scratch where tiles or row blocks
 overlap, until the last chunk, where bias, residual and activation follow. Many rows are gone through in bands, each for
 all tiles, so that a band's weights and sums stay in the L2 cache.
-
-Four ways to reach the inputs (`mode`):
-    direct   offsets point into X itself; the first choice where a tap is contiguous and aligned;
-    halo     the chunk's tile is copied with its halo into a scratch;
-    im2col   every tap of the chunk's tile is copied, so that each load is aligned;
-    mec      the tile is copied with its halo once for all taps near each other that lie whole vectors apart, as those
-             of a column do where rows are whole vectors: aligned as well, in fewer copies (Cho and Brand 2017, "MEC:
-             Memory-efficient Convolution for Deep Neural Network", section 3).
 """
 
 from __future__ import annotations
@@ -19,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import accumulate
 
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.cost.option import Work
 from sparsec.kernels.cpu.products import separable
 from sparsec.kernels.cpu.products.separable import Bands
 from sparsec.kernels.cpu.products.stencil import Stencil
-from sparsec.kernels.cpu.products.tiles import LoadTile, Part, Tiles, walk
+from sparsec.kernels.cpu.products.tiles import Enter, LoadTile, Part, walk
+from sparsec.kernels.cpu.products.tiling import Tiling
 from sparsec.kernels.emit.activations import finished
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
@@ -46,120 +37,8 @@ from sparsec.kernels.emit.tir import (
     store,
 )
 
-MODES = ("direct", "halo", "im2col", "mec")
-LINE_FLOATS = 16  # of a cache line
 IN_PLACE = "sparsec.in_place"  # attribute of kernels whose last input is their output as well
-
-
-@dataclass(frozen=True)
-class Tiling(Tiles):
-    """How a product is cut into pieces.
-
-    Attributes:
-        stencil: the geometry.
-        epilogue: what follows the product.
-        mode: how the inputs are reached, one of MODES.
-        vectors: SIMD vectors of pixels in a tile.
-        chunk: channels of a K-chunk.
-        parts: equal shares of work that the rows of the weight are dealt into, so that threads can split a tile.
-        bands: cache blocks of rows: bands that the parts are gone through in, each for all tiles, so that a band's
-            weights stay in the L2 cache; parts are a multiple.
-        far: the activations come from beyond the L2 cache, so that those of the next tile are asked for in time.
-        cold: as `far`, where one tile is all or the next one lies behind it: those of the next chunk are asked for in
-            time, and the outputs before they are written first.
-        half: the last vector of the only tile has half the lanes, behind which no pixel lies.
-        sections: of a grouped convolution, see `Tiles`; every section has as many rows and as many chunks.
-        joined: bands in which a depthwise convolution behind is computed, too: Y's rows are those of its scratch then,
-            and Y's size is that of its output.
-
-    """
-
-    stencil: Stencil
-    epilogue: Epilogue
-    mode: str
-    vectors: int
-    chunk: int
-    parts: int = 1
-    bands: int = 1
-    far: bool = False
-    cold: bool = False
-    half: bool = False
-    sections: int = 1
-    joined: Bands | None = None
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Lanes of the vectors of a tile."""
-        lanes = self.stencil.lanes
-        return (*(lanes,) * (self.vectors - 1), lanes // 2 if self.half else lanes)
-
-    @property
-    def busy_vectors(self) -> float:
-        """Vectors of a tile by the time that they take."""
-        return sum(self.widths) / self.stencil.lanes
-
-    @property
-    def in_place(self) -> bool:
-        """Whether the result takes the residual's place: no tile is computed twice, and no partial sums wait there."""
-        return self.epilogue.in_place and self.turns == 1 and self.stencil.vectors % self.vectors == 0
-
-    @property
-    def copies(self) -> tuple[tuple[int, int], ...]:
-        """What is copied of a channel, one behind the other in the scratch: the offset of each copy, and its floats."""
-        taps, lanes = self.stencil.taps, self.stencil.lanes
-        if self.mode == "im2col":
-            return tuple((tap, self.tile) for tap in taps)
-        if self.mode == "mec":
-            runs: list[list[int]] = []  # of taps whole vectors apart whose tiles meet
-            for tap in sorted(taps, key=lambda tap: (tap % lanes, tap)):
-                if runs and (tap - runs[-1][-1]) % lanes == 0 and tap - runs[-1][-1] <= self.tile:
-                    runs[-1].append(tap)
-                else:
-                    runs.append([tap])
-            return tuple((run[0], self.tile + run[-1] - run[0]) for run in runs)
-        return ((min(taps), self.halo_stride),) if self.mode == "halo" else ()
-
-    @property
-    def copied(self) -> int:
-        """Floats that are copied of a channel."""
-        return sum(length for _, length in self.copies)
-
-    @property
-    def reads(self) -> str:
-        """The mode by which the product's loads are priced: of copies it does not matter which taps share one."""
-        return "im2col" if self.mode == "mec" else self.mode
-
-    @property
-    def scratch(self) -> int:
-        """Floats of the copied tile."""
-        return self.chunk * self.copied
-
-    @property
-    def channel_step(self) -> int:
-        """Floats from a channel to the next where the product reads them."""
-        return self.copied or self.stencil.x_channel_stride
-
-    @property
-    def tap_offsets(self) -> tuple[int, ...]:
-        """Floats from a channel's first read position to each tap."""
-        if self.mode in ("direct", "halo"):
-            return super().tap_offsets
-        starts = list(accumulate((length for _, length in self.copies), initial=0))
-        return tuple(next(start + tap - first for start, (first, length) in zip(starts, self.copies, strict=False)
-                          if 0 <= tap - first <= length - self.tile and (tap - first) % self.stencil.lanes == 0)
-                     for tap in self.stencil.taps)
-
-    def traffic(self) -> Work:
-        """What bringing the inputs to the product and its outputs to memory costs."""
-        s = self.stencil
-        memory = 4 * (s.x_size + s.y_size * (2 if self.epilogue.residual and not self.in_place else 1))
-        if self.mode == "direct":
-            return Work(0, 0, memory_bytes=memory)
-        reads = s.segments * self.tiles * s.channels
-        rows = self.copied / s.lanes - len(self.copies) * (self.vectors - self.busy_vectors)
-        crossing = sum(tap % s.lanes != 0 for tap in s.taps) / len(s.taps)
-        return Work(0, reads * rows * (2 + crossing), memory_bytes=memory)
-
+LINE_FLOATS = 16  # of a cache line
 
 Inner = Callable[[Buffers, Buffer, Expr, Expr, Expr, "Finish"], None]
 """Emits the product of one tile, one chunk and one part of the rows: (buffers, source, base, part, chunk, finish)."""
@@ -210,19 +89,24 @@ def finishing_kernel(weights: Mapping[str, tuple[int | None, str]], s: Stencil, 
 
 
 def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int, stage: Stage) -> None:
-    def begin(thread: Expr, threads: int) -> Callable[[Expr, Expr, Expr, Expr], Part]:
+    def begin(thread: Expr, threads: int) -> tuple[Enter, Enter]:
         if t.stencil.masked:
             clear_border(b, t.stencil, thread, threads, half=t.half)
-        load_tile = stage.prepare(b, t)
-        overlap = slots != t.stencil.outputs or t.stencil.vectors % t.vectors != 0
+        overlap = slots != t.stencil.outputs or t.overlaps
         sums = T.alloc_buffer((slots * t.tile,), "float32") if overlap and t.turns > 1 else None
 
-        def enter(chunk: Expr, x: Expr, y: Expr, start: Expr) -> Part:
-            source, base = load_tile(chunk, x)
-            finish = Finish(b, t, sums, chunk, x, y, start)
-            return lambda part: inner(b, source, base, part, chunk, finish)
+        def entering(tiling: Tiling) -> Enter:
+            load_tile = stage.prepare(b, tiling)
 
-        return enter
+            def enter(chunk: Expr, x: Expr, y: Expr, start: Expr) -> Part:
+                source, base = load_tile(chunk, x)
+                finish = Finish(b, tiling, sums, chunk, x, y, start)
+                return lambda part: inner(b, source, base, part, chunk, finish)
+
+            return enter
+
+        every = entering(t)
+        return every, every if t.last is None else entering(t.last)
 
     if (bands := t.joined) is None:
         walk(t, isa, begin, t.bands)
@@ -275,7 +159,7 @@ def _copy_tile(b: Buffers, scratch: Buffer, t: Tiling, chunk: Expr, x: Expr) -> 
     s = t.stencil
     with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk)) as channel:
         row = T.Bind(x + (chunk * t.chunk + channel) * s.x_channel_stride)
-        at = T.Bind(channel * t.copied)
+        at = T.Bind(channel * (t.step or t.copied))
         for offset, length in t.copies:
             if t.mode == "halo":
                 with T.serial(0, length // s.lanes) as vector:
