@@ -181,6 +181,20 @@ def test_tables_are_sent_once_for_all_sizes():
         assert sum("_sending" in item.__qualname__ for item in tape.items) == 1  # x
 
 
+def test_constants_between_layers_are_sent_once():
+    g = Quarters()
+    x, rows = linear(g), g.constant(np.array([0, -1, 0]))
+    table = g.constant(np.round(4 * np.random.default_rng(1).random((1, 40, 12))).astype(np.float32) / 4)
+    g("GatherElements", table, g("ArgMax", x, axis=1), axis=1, name="each")
+    g("Gather", x, rows, axis=1, name="some")
+    first = g("Slice", x, *(g.constant(np.array([each])) for each in (0, 1, 1)))
+    g("MatMul", first, g("Transpose", table, perm=[0, 2, 1]), name="product")
+    g("Concat", x, g.constant(np.ones((1, 1, 12), np.float32)), axis=1, name="longer")
+    compiled = check(g, {"each": 3, "some": 3, "product": 3}, ((1, 2), (1, 7)), given=quarters)
+    for tape in compiled.runner.tapes.values():
+        assert sum("_sending" in item.__qualname__ for item in tape.items) == 1  # x
+
+
 def test_choices_among_what_the_processor_has_turned_around():
     g = networks.Graph()
     x = linear(g)

@@ -12,7 +12,7 @@ from sparsec.graph.sized import IM2COL, IM2COL_CODES, LEVELS, LEVELS_LENGTH, LEV
 from sparsec.kernels.divided_keys import MOST
 from sparsec.machine.memory import Transfer, element_type
 from sparsec.runtime.sized.device_attention import INDEX, Attending
-from sparsec.runtime.sized.device_recording import FLOAT
+from sparsec.runtime.sized.device_recording import FLOAT, span
 from sparsec.runtime.sized.held import Value
 from sparsec.runtime.sized.items import Item, Unplanned
 from sparsec.runtime.sized.windows import WEIGHTED, Geometry, geometry, kernel_of
@@ -28,6 +28,7 @@ class Between(Attending):
     Attributes:
         natively: by operator the method that takes its steps.
         kept: memory of the device that work reads, beside the block.
+        stands: where constants lie that the device has, too: from which address how many bytes, and its memory.
 
     """
 
@@ -37,6 +38,7 @@ class Between(Attending):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.kept: list[Any] = []
+        self.stands: list[tuple[int, int, Any]] = []
         self._settled: dict[bytes, Any] = {}
         self._chosen: dict[str, bool] = {}
 
@@ -144,7 +146,8 @@ class Between(Attending):
         for name, array in zip(step["inputs"], arrays, strict=True):
             end = first + array.shape[axis]
             if array.size:
-                self._copied(self._there(name).array, whole.array[(slice(None),) * axis + (slice(first, end),)])
+                source = self._standing(name, array.dtype) if self._is_constant(name) else self._there(name).array
+                self._copied(source, whole.array[(slice(None),) * axis + (slice(first, end),)])
             first = end
         self._enter(step["outputs"][0], whole)
         return True
@@ -153,12 +156,52 @@ class Between(Attending):
 
     def _near(self, name: str, dtype: np.dtype[Any] | None = None) -> np.ndarray:
         """A value of an element type, or floats, whose elements lie one behind the other."""
-        value = self._there(name)
         floats = FLOAT, element_type(self._kernels.half)
+        if self._is_constant(name):
+            array = np.asarray(self._values[name].array)
+            return self._standing(name, dtype or (array.dtype if array.dtype in floats else FLOAT))
+        value = self._there(name)
         wanted = dtype if dtype is not None else value.array.dtype if value.array.dtype in floats else FLOAT
         if value.array.dtype != wanted or not value.array.flags.c_contiguous:
             value = self._kept_copy(name, value, wanted)
         return np.asarray(value.array)
+
+    def _is_constant(self, name: str) -> bool:
+        """Whether a value is the same in all calls of a program."""
+        return name in self._plan.constants and self._values[name].fixed
+
+    def _standing(self, name: str, dtype: np.dtype[Any]) -> np.ndarray:
+        """A constant in C order, of an element type: kernels that are told of this array read what was sent once."""
+        held, key = self._kernels.standing, (name, dtype.name)
+        if key not in held:
+            held[key] = np.asarray(self._values[name].array, dtype, order="C")
+        array: np.ndarray = held[key]
+        if array.nbytes:
+            sent = array.view(CODES) if array.dtype == bool else array
+            self._resident(name, sent)
+            memory, _ = self._kernels.resident[name, sent.dtype.name]
+            self.stands.append((array.ctypes.data, array.nbytes, memory))
+        return array
+
+    def _tensor(self, array: np.ndarray) -> Any:
+        """As elsewhere, or of a constant that stands on the device."""
+        at = int(array.ctypes.data)
+        for begin, nbytes, memory in self.stands:
+            if begin <= at < begin + nbytes:
+                return self._lane.view(memory, at - begin, (span(array),), array.dtype.name)
+        return super()._tensor(array)
+
+    def _resident(self, name: str, array: np.ndarray) -> Any:
+        """A constant, in an element type, which all calls of a program read where it was sent once."""
+        key, found = (name, array.dtype.name), self._kernels.resident
+        if key not in found:
+            memory = self._lane.allocate(array.nbytes)
+            tensor = self._lane.view(memory, 0, (array.size,), array.dtype.name)
+            self._lane.do([Transfer(np.ascontiguousarray(array), tensor, back=False)])
+            found[key] = memory, tensor
+        memory, tensor = found[key]
+        self.kept.append(memory)
+        return tensor
 
     def _nothing(self, dtype: np.dtype[Any]) -> np.ndarray:
         """What stands for an array that nobody reads."""

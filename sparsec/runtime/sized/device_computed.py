@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sparsec.graph.sized import Computed
-from sparsec.machine.memory import Transfer, element_type
+from sparsec.machine.memory import element_type
 from sparsec.runtime.sized.device_between import CODES, Between
 from sparsec.runtime.sized.device_recording import FLOAT, RANK
 from sparsec.runtime.sized.held import Value
@@ -99,16 +99,11 @@ class Computing(Between):
     def _chosen_along(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> None:
         """What several indices name along an axis."""
         name, index = step["inputs"]
-        axis, table, dtype = step["attributes"].get("axis", 0), None, element_type(kernels[0].given[0])
-        if name in self._plan.constants:
-            x = np.ascontiguousarray(self._values[name].array, dtype)
-            table = self._resident(name, _bits(x))
-        else:
-            x = self._near(name, dtype)
+        axis, x = step["attributes"].get("axis", 0), self._typed(name, kernels[0].given[0])
         indices = self._indices(index, kernels[0], x.shape[axis])
         axis %= x.ndim
         shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1:])
-        self._enter(step["outputs"][0], self._taken(kernels[0], (x, table), indices, axis, shape, each=False))
+        self._enter(step["outputs"][0], self._taken(kernels[0], x, indices, axis, shape, each=False))
 
     def _chosen_each(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> None:
         """What an index of its own names for every element of the result."""
@@ -116,7 +111,7 @@ class Computing(Between):
         x, axis = self._typed(name, kernels[0].given[0]), step["attributes"].get("axis", 0)
         indices = self._indices(index, kernels[0], x.shape[axis])
         x, shape = beside(x, indices.shape, axis), indices.shape
-        self._enter(step["outputs"][0], self._taken(kernels[0], (x, None), indices, axis % x.ndim, shape, each=True))
+        self._enter(step["outputs"][0], self._taken(kernels[0], x, indices, axis % x.ndim, shape, each=True))
 
     def _place(self, step: Mapping[str, Any], kernels: Sequence[Computed]) -> None:
         """Where the largest or the smallest element lies along an axis."""
@@ -177,7 +172,10 @@ class Computing(Between):
 
     def _typed(self, name: str, dtype: str) -> np.ndarray:
         """A value on the device, of an element type, in any order."""
-        value, wanted = self._there(name), np.dtype(bool) if dtype == "bool" else element_type(dtype)
+        wanted = np.dtype(bool) if dtype == "bool" else element_type(dtype)
+        if self._is_constant(name):
+            return self._standing(name, wanted)
+        value = self._there(name)
         if value.array.dtype != wanted:
             value = self._kept_copy(name, value, wanted)
         return np.asarray(value.array)
@@ -188,20 +186,8 @@ class Computing(Between):
         if not value.fixed:
             return self._typed(name, dtype), None
         array = np.ascontiguousarray(value.array, np.dtype(bool) if dtype == "bool" else element_type(dtype))
-        settled = self._resident(name, _bytes(array)) if name in self._plan.constants else self._settle(_bytes(array))
+        settled = self._resident(name, _bytes(array)) if self._is_constant(name) else self._settle(_bytes(array))
         return array.reshape(np.shape(value.array)), settled
-
-    def _resident(self, name: str, array: np.ndarray) -> Any:
-        """A constant, in an element type, which all calls of a program read where it was sent once."""
-        key, found = (name, array.dtype.name), self._kernels.resident
-        if key not in found:
-            memory = self._lane.allocate(array.nbytes)
-            tensor = self._lane.view(memory, 0, (array.size,), array.dtype.name)
-            self._lane.do([Transfer(np.ascontiguousarray(array), tensor, back=False)])
-            found[key] = memory, tensor
-        memory, tensor = found[key]
-        self.kept.append(memory)
-        return tensor
 
     def _elementwise(self, kernel: Computed, operands: Sequence[Operand]) -> Value:
         """Call a kernel whose operands are spread over each other; in more dimensions than it has, copies of these."""
@@ -270,16 +256,14 @@ class Computing(Between):
             self._do(lambda values: inside(values[name], size))
         return self._near(name, np.dtype(kernel.given[1]))
 
-    def _taken(self, kernel: Computed, operand: Operand, indices: np.ndarray, axis: int, shape: tuple[int, ...], *,
+    def _taken(self, kernel: Computed, x: np.ndarray, indices: np.ndarray, axis: int, shape: tuple[int, ...], *,
                each: bool) -> Value:
         """Call the kernel of indices, on a copy of what is not in C order."""
-        x, table = operand
         copy = None if x.flags.c_contiguous else self._contiguous(Value(x))
         out = self._piece(shape, x.dtype)
-        if table is None:
-            table = self._tensor(_bits(x if copy is None else copy.array))
-        self._launch(kernel.name, [table, self._tensor(indices), self._tensor(_bits(out.array))],
-                     [*_around(x, axis), indices.shape[axis] if each else indices.size, each])
+        table = _bits(x if copy is None else copy.array)
+        self._between(kernel.name, [table, indices, _bits(out.array)],
+                      [*_around(x, axis), indices.shape[axis] if each else indices.size, each])
         if copy is not None:
             self._forget(copy)
         return out

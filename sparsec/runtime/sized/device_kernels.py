@@ -39,6 +39,7 @@ class DeviceKernels:
 
     Attributes:
         resident: by name and element type the memory and the tensor of constants that kernels between stages read.
+        standing: the arrays that stand for these.
 
     """
 
@@ -48,6 +49,7 @@ class DeviceKernels:
         self._stages, self.tensors, self._shared, self.attention = stages, tensors, shared, attention
         self.half, self.weights, self.recurrences = half, weights, recurrences
         self.resident: dict[tuple[str, str], tuple[Any, Any]] = {}
+        self.standing: dict[tuple[str, str], Any] = {}
         self._calls: dict[tuple[int, int], list[Call]] = {}
         self._functions: dict[str, Any] = {}
 

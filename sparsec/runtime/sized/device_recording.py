@@ -215,9 +215,9 @@ class DeviceRecording(Held):
 
     def _tensor(self, array: np.ndarray) -> Any:
         """What lies between the first and the last element of an array, as a flat tensor."""
-        if (span := _span(array)) > MOST:
+        if (reach := span(array)) > MOST:
             raise ValueError(f"an array of shape {array.shape} lies among more elements than kernels number")
-        return self._lane.view(self._block, self._offset(array), (span,), array.dtype.name)
+        return self._lane.view(self._block, self._offset(array), (reach,), array.dtype.name)
 
     # Work
 
@@ -247,7 +247,7 @@ class DeviceRecording(Held):
             self.last = self._lane.record(self._work)
 
 
-def _span(array: np.ndarray) -> int:
+def span(array: np.ndarray) -> int:
     """Elements from the first to the last one of an array."""
     reach = sum((size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True))
     return int(1 + reach // array.itemsize)
