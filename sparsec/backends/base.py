@@ -15,7 +15,7 @@ import numpy as np
 
 from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.layer_report import LayerReport
-from sparsec.backends.program import Functions, Needs, Program
+from sparsec.backends.program import Functions, Later, Needs, Program
 from sparsec.errors import ArtifactError, SparsecError, UnsupportedOperatorError, UsageError
 from sparsec.machine.memory import HOST, Memory
 from sparsec.target import Target
@@ -238,10 +238,11 @@ class Backend(ABC):
 
     def build_functions(self, graph: ir.Model, job: Job,
                         parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]],  # noqa: ARG002
-                        chain: Chain | None = None) -> Functions:  # noqa: ARG002
+                        chain: Chain | None = None) -> Later:  # noqa: ARG002
         """Compile parts of a planned graph, each from its inputs to its outputs, to functions of one library.
 
-        The function of a chain of the parts, where there is one, comes behind them.
+        The function of a chain of the parts, where there is one, comes behind them. What other programs compile goes on
+        beside the caller, who begins all libraries before asking for one.
 
         Raises:
             UnsupportedOperatorError: as `build`, or there are no run-time sizes on the target.
@@ -259,7 +260,7 @@ class Backend(ABC):
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
                             convolutions: Sequence[Convolution] = (), caches: bool = False,  # noqa: ARG002 - of some
                             recurrences: Sequence[ir.Node] = (), computed: Sequence[Computed] = (),
-                            ) -> tuple[Functions, Mapping[str, object]]:
+                            ) -> tuple[Later, Mapping[str, object]]:
         """The library of kernels for run-time sizes, and what calls of attention are told of its kernels.
 
         Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -117,6 +117,10 @@ class Functions:
     objects: tuple[int, ...]
     functions: tuple[Function, ...]
     needs: Needs = field(default_factory=dict)
+
+
+Later = Callable[[], Functions]
+"""Waits for a library that is being compiled."""
 
 
 @dataclass(frozen=True)

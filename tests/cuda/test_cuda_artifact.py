@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 
 import sparsec
 from sparsec.artifact.file import Artifact
-from sparsec.backends.cuda import driver, toolchain
-from sparsec.backends.cuda.library import fat_binary_of
+from sparsec.backends.cuda import build, driver, library, toolchain
+from sparsec.backends.cuda.build import build_kernels
+from sparsec.backends.cuda.library import FATBIN, fat_binary_of
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.planning import plan
 from sparsec.compiler.prepare import prepare
 from sparsec.errors import ArtifactError, ToolchainError, UsageError
+from sparsec.kernels.cuda import sized_copy
 from sparsec.target import resolve
 from tests.support.cuda import networks
 from tests.support.cuda.sass import CUOBJDUMP, needs_cuobjdump, needs_nvcc
@@ -176,6 +179,15 @@ def test_without_a_compiler_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(toolchain, "_packaged", lambda: None)
     with pytest.raises(ToolchainError, match=r"pip install 'sparsec\[cuda\]'"):
         toolchain.find()
+
+
+def test_libraries_that_wait_are_compiled_side_by_side(monkeypatch):
+    both = threading.Barrier(2)  # broken where the first is compiled by itself
+    monkeypatch.setattr(library, "fat_binary", lambda *_: both.wait(timeout=60) * b"" or FATBIN)
+    monkeypatch.setattr(build, "version", lambda: (13, 0))
+    waiting = [build_kernels({"copy": sized_copy.build(each, each)}, resolve("cuda-sm80"))
+               for each in ("int8", "int16")]
+    assert all(FATBIN in each().library for each in waiting)
 
 
 @needs_nvcc

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from sparsec.backends.base import Backend, Built, Judge, KernelTime, PricedConvolution
 from sparsec.backends.job import Feeds, Job, Measurer
-from sparsec.backends.program import REPLAY, Function, Functions
+from sparsec.backends.program import REPLAY, Function, Functions, Later
 from sparsec.cost.precisions import PRECISIONS
 from sparsec.target import Target
 
@@ -100,20 +100,21 @@ class CpuBackend(Backend):
 
     def build_functions(self, graph: ir.Model, job: Job,
                         parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]],
-                        chain: Chain | None = None) -> Functions:
+                        chain: Chain | None = None) -> Later:
         """A shared object of LLVM's code with a function for every part, and the chain's behind them."""
         from sparsec.backends.cpu.build import build_functions
         from sparsec.backends.cpu.lower import lower_parts
 
         module, functions = lower_parts(graph, parts, job.target, job.threads, job.precision, chain)
-        return build_functions(module, functions, job.target, job.threads)
+        built = build_functions(module, functions, job.target, job.threads)
+        return lambda: built
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
                             convolutions: Sequence[Convolution] = (), caches: bool = False,  # noqa: ARG002 - in place
                             recurrences: Sequence[ir.Node] = (),  # noqa: ARG002 - built by numbers of members
                             computed: Sequence[Computed] = (),  # noqa: ARG002 - numpy computes them
-                            ) -> tuple[Functions, Mapping[str, object]]:
+                            ) -> tuple[Later, Mapping[str, object]]:
         """Kernels by the name of their number."""
         from sparsec.backends.cpu import replay
         from sparsec.backends.cpu.build import build_kernels
@@ -140,7 +141,8 @@ class CpuBackend(Backend):
         built[REPLAY] = replay.build()
         scratch = {"pair": sized_attention.padded(1, isa), "rows": sized_attention.heights(isa)[0],
                    "threads": isa.threads}
-        return Functions(*build_kernels(built, job.target), ()), scratch
+        functions = Functions(*build_kernels(built, job.target), ())
+        return lambda: functions, scratch
 
     def convolutions(self, shape: Sequence[int], job: Job, pixels: int, *, strided: bool) -> list[PricedConvolution]:
         """By the kernels of `kernels.cpu.tensors`, each in the width that is predicted to be the fastest."""

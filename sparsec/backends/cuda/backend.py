@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from sparsec.backends.base import Backend, Built, Judge, KernelTime
 from sparsec.backends.cuda import driver
 from sparsec.backends.job import Feeds, Job, Measurer
-from sparsec.backends.program import Functions, Needs
+from sparsec.backends.program import Later, Needs
 from sparsec.cost.precisions import CALIBRATED, GPU_PRECISIONS
 from sparsec.errors import ArtifactError
 from sparsec.machine.memory import Memory
@@ -158,7 +158,7 @@ class CudaBackend(Backend):
 
     def build_functions(self, graph: ir.Model, job: Job,
                         parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]],
-                        chain: Chain | None = None) -> Functions:  # noqa: ARG002 - there are none here
+                        chain: Chain | None = None) -> Later:  # noqa: ARG002 - there are none here
         """A shared object with code for every architecture."""
         from sparsec.backends.cuda.build import build_functions
         from sparsec.backends.cuda.lower import lower_parts
@@ -176,7 +176,7 @@ class CudaBackend(Backend):
                             job: Job, *, levels: bool, windows: Sequence[str] = (), suppression: bool = False,
                             convolutions: Sequence[Convolution] = (), caches: bool = False,
                             recurrences: Sequence[ir.Node] = (), computed: Sequence[Computed] = (),
-                            ) -> tuple[Functions, Mapping[str, object]]:
+                            ) -> tuple[Later, Mapping[str, object]]:
         """Kernels by the names of their numbers; copies."""
         from sparsec.backends.cuda.between import Wanted, build
 

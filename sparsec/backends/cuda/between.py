@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from sparsec.backends.cuda import attention_cost, computed, recurrences
 from sparsec.backends.cuda.build import build_kernels
-from sparsec.backends.program import Function, Functions
+from sparsec.backends.program import Function, Later
 from sparsec.cost.gpu import DEVICES, KEPT_BYTES_PER_S, NEXT_S
 from sparsec.graph.sized import Attention, Computed
 from sparsec.kernels.cuda import (
@@ -49,7 +49,7 @@ class Wanted:
 
 
 def build(wanted: Wanted, target: Target, half: str, *,
-          overlap: bool = False) -> tuple[Functions, Mapping[str, object]]:
+          overlap: bool = False) -> tuple[Later, Mapping[str, object]]:
     """The library, and what calls of attention are told: the queries of the kernels' blocks, and what these take.
 
     Where there are caches, there are kernels that append to them, and attention of as many keys as these have.
@@ -76,7 +76,8 @@ def build(wanted: Wanted, target: Target, half: str, *,
                 kernels[lists] = key_lists.build_sized(ListParams(p.tile.queries, p.tile.keys), grown=grown)
             kernels[f"combine{number}" + "_masked" * masked] = attention_parts.build(p.width, half, unit(masked=masked))
     functions = tuple(Function(f"recurrence{number}", constants) for number, (_, constants) in enumerate(steps))
-    return (replace(build_kernels(kernels, target, overlap=overlap), functions=functions),
+    built = build_kernels(kernels, target, overlap=overlap)
+    return (lambda: replace(built(), functions=functions),
             _told({each.width for each in attentions}, half, target))
 
 

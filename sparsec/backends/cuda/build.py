@@ -16,9 +16,9 @@ from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipelin
 from sparsec.backends.cuda import storages
 from sparsec.backends.cuda.dependent import Ahead
 from sparsec.backends.cuda.driver import is_exact
-from sparsec.backends.cuda.library import build_library
+from sparsec.backends.cuda.library import begin_library, build_library
 from sparsec.backends.cuda.toolchain import version
-from sparsec.backends.program import Calls, Function, Functions, Needs, Program
+from sparsec.backends.program import Calls, Function, Functions, Later, Needs, Program
 from sparsec.backends.relax import passes
 from sparsec.backends.relax.context import HAND_WRITTEN
 from sparsec.backends.relax.ieee import IN_A_ROW, keep_nan
@@ -56,7 +56,7 @@ def build(lowered: Lowered, mode: str = "compiled", *, overlap: bool = False) ->
 
 
 def build_functions(module: tvm.IRModule, functions: Sequence[tuple[str, tuple[np.ndarray, ...]]],
-                    target: Target, *, overlap: bool = False) -> Functions:
+                    target: Target, *, overlap: bool = False) -> Later:
     """Compile a module of functions, each with its constants, that sessions call kernel by kernel.
 
     Raises:
@@ -68,32 +68,32 @@ def build_functions(module: tvm.IRModule, functions: Sequence[tuple[str, tuple[n
         noting = recording({name for name, _ in functions}, calls)
         module = tvm.transform.Sequential([*scheduling(), *passes.finishing(noting)])(module)
         archs, called = architectures(module, target), libraries(module)
-        library, objects = compiled(module, cuda, archs, overlap=overlap)
+        library = compiled(module, cuda, archs, overlap=overlap)
     for name, _ in functions:
         if name not in calls:
             raise SparsecError(f"a stage of the model for '{target.name}' does more than to call kernels ({name}); "
                                "please report the model, which compiles for fixed sizes (dims or shapes)")
-    return Functions(library, objects, tuple(Function(name, constants, calls[name]) for name, constants in functions),
-                     needs_of(archs, called=called))
+    made = tuple(Function(name, constants, calls[name]) for name, constants in functions)
+    return lambda: Functions(*library(), made, needs_of(archs, called=called))
 
 
-def build_kernels(kernels: Mapping[str, tirx.PrimFunc], target: Target, *, overlap: bool = False) -> Functions:
+def build_kernels(kernels: Mapping[str, tirx.PrimFunc], target: Target, *, overlap: bool = False) -> Later:
     """Compile kernels that are called by themselves, by name."""
     named = {name: kernel.without_attr("tirx.private").with_attr({"global_symbol": name, HAND_WRITTEN: True})
              for name, kernel in kernels.items()}
     with settings(target) as cuda:
-        library, objects = compiled(tvm.IRModule(named), cuda, target.archs, overlap=overlap)
-    return Functions(library, objects, (), needs_of(target.archs))
+        library = compiled(tvm.IRModule(named), cuda, target.archs, overlap=overlap)
+    return lambda: Functions(*library(), (), needs_of(target.archs))
 
 
 def compiled(module: tvm.IRModule, target: tvm.target.Target, archs: Sequence[str], *,
-             overlap: bool = False) -> tuple[bytes, tuple[int, ...]]:
-    """The library of a module whose Relax passes have run, if it has functions of Relax."""
+             overlap: bool = False) -> Callable[[], tuple[bytes, tuple[int, ...]]]:
+    """The library of a module whose Relax passes have run, if it has functions of Relax; nvcc goes on by itself."""
     if any(isinstance(function, relax.Function) for function in module.functions.values()):
         executable = relax.build(module, target, relax_pipeline=None, tir_pipeline=PIPELINE)
     else:
         executable = tvm.compile(module, target=target, tir_pipeline=PIPELINE)
-    return build_library(executable, archs, overlap=asked(module) if overlap else None)
+    return begin_library(executable, archs, overlap=asked(module) if overlap else None)
 
 
 def needs_of(archs: tuple[str, ...], workspace: int = 0, called: tuple[str, ...] = ()) -> Needs:

@@ -12,8 +12,11 @@ texts and arrays begin with their length.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 
 import tvm
 import tvm_ffi
@@ -22,36 +25,67 @@ from sparsec.backends.cuda import dependent
 from sparsec.backends.cuda.toolchain import fat_binary
 from sparsec.backends.relax.export import export
 from sparsec.errors import ToolchainError
+from sparsec.machine.cpus import available
 
 _WORD = 8
+NOTHING: Mapping[str, Future[bytes]] = MappingProxyType({})
 
 
 FATBIN = b"\x50\xed\x55\xba"
 """The first bytes of a fat binary; its version, the length of its header (both 2 bytes) and of the rest (8) follow."""
 
 
-def build_library(executable: tvm.runtime.Executable, archs: Sequence[str], *,
+def build_library(executable: tvm.runtime.Executable, archs: Sequence[str],
+                  begun: Mapping[str, Future[bytes]] = NOTHING, *,
                   overlap: dependent.Ahead | None = None) -> tuple[bytes, tuple[int, ...]]:
     """The shared object, and the sizes of its objects where it could not be linked.
 
     Args:
         executable: what TVM has compiled.
         archs: what nvcc compiles for.
+        begun: by source what nvcc makes of it already.
         overlap: where it is given, kernels are launched before those in front of them have ended, and ask for this.
 
     Raises:
         ToolchainError: nvcc or the linker is missing or fails.
 
     """
+    def binary(source: str) -> bytes:
+        return begun[source].result() if source in begun else fat_binary(source, archs)
+
     def pack(module: tvm.runtime.Module, _system: bool, _prefix: str, directory: str) -> str:  # noqa: FBT001 - TVM's signature
-        serialise = tvm_ffi.get_global_func("runtime.ModulePackImportsToTensor")
-        blob = _rewritten(serialise(module).numpy().tobytes(), archs, overlap=overlap)
+        blob = _rewritten(_serialised(module), binary, overlap=overlap)
         path = Path(directory) / "devc.o"
         make = tvm_ffi.get_global_func("codegen.codegen_blob")
         make(blob, False, '{"kind": "llvm", "mcpu": "x86-64"}', "").write_to_file(str(path))
         return str(path)
 
     return export(executable, fpack_imports=pack)
+
+
+def begin_library(executable: tvm.runtime.Executable, archs: Sequence[str], *,
+                  overlap: dependent.Ahead | None = None) -> Callable[[], tuple[bytes, tuple[int, ...]]]:
+    """What waits for the shared object as `build_library` has it, for whose sources nvcc begins at once."""
+    begun: dict[str, Future[bytes]] = {}
+
+    def begin(source: str) -> bytes:
+        begun[source] = _pool().submit(fat_binary, source, archs)
+        return b""
+
+    _rewritten(_serialised(executable.mod), begin, overlap=overlap)
+    return partial(build_library, executable, archs, begun, overlap=overlap)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Who waits for nvcc, one thread for every processor, and for what is compiled meanwhile."""
+    return ThreadPoolExecutor(max(2, available()), "nvcc")
+
+
+def _serialised(module: tvm.runtime.Module) -> bytes:
+    """The blob of a module."""
+    blob: bytes = tvm_ffi.get_global_func("runtime.ModulePackImportsToTensor")(module).numpy().tobytes()
+    return blob
 
 
 def fat_binary_of(library: bytes) -> bytes:
@@ -66,8 +100,8 @@ def fat_binary_of(library: bytes) -> bytes:
     return library[begin:begin + header + rest]
 
 
-def _rewritten(blob: bytes, archs: Sequence[str], *, overlap: dependent.Ahead | None) -> bytes:
-    """The blob with the source of its CUDA module compiled."""
+def _rewritten(blob: bytes, binary: Callable[[str], bytes], *, overlap: dependent.Ahead | None) -> bytes:
+    """The blob with the source of its CUDA module made a `binary`."""
     reader = _Reader(blob, _WORD)
     for _ in range(2):
         reader.skip(_WORD * reader.number())
@@ -79,14 +113,14 @@ def _rewritten(blob: bytes, archs: Sequence[str], *, overlap: dependent.Ahead | 
             continue
         content = reader.text()
         if kind == b"cuda":
-            content, compiled = _compiled(content, archs, overlap=overlap), True
+            content, compiled = _compiled(content, binary, overlap=overlap), True
         result += _sized(content)
     if not compiled:
         raise ToolchainError("TVM exported no CUDA module; the model has no operator to run on a GPU")
     return _sized(bytes(result))
 
 
-def _compiled(content: bytes, archs: Sequence[str], *, overlap: dependent.Ahead | None) -> bytes:
+def _compiled(content: bytes, binary: Callable[[str], bytes], *, overlap: dependent.Ahead | None) -> bytes:
     """The bytes of a CUDA module with source as one with a binary, which TVM calls "cubin"."""
     reader = _Reader(content, 0)
     if (written := reader.text()) not in (b"cuda", b"cubin", b"ptx"):
@@ -98,7 +132,7 @@ def _compiled(content: bytes, archs: Sequence[str], *, overlap: dependent.Ahead 
     if overlap is not None:
         source = dependent.waiting(source, [name.decode() for name, _ in functions], overlap)
     told = b"".join(described for _, described in functions)
-    return _sized(b"cubin") + count.to_bytes(_WORD, "little") + told + _sized(fat_binary(source, archs))
+    return _sized(b"cubin") + count.to_bytes(_WORD, "little") + told + _sized(binary(source))
 
 
 class _Reader:

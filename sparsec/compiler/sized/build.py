@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ import onnx_ir as ir
 from sparsec.backends.base import Backend
 from sparsec.backends.job import Announce, Job
 from sparsec.backends.layer_report import LayerReport
-from sparsec.backends.program import SIZED, UNKNOWN, Calls, Function, Functions, Needs, Program, TensorSpec
+from sparsec.backends.program import SIZED, UNKNOWN, Calls, Function, Functions, Later, Needs, Program, TensorSpec
 from sparsec.compiler.outside import left_as_operators
 from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import Stored
@@ -179,47 +179,66 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     layers = found.alone
     reports: list[Report] = []
     needs: list[Needs] = []
+    kernels = _kernels(plan, job, backend)
+    built: list[tuple[RowPlan, Later]] = []
     plan.fields["rows"] = []
-    plan.fields["kernels"] = _kernels(plan, job, backend, needs)
     numbers: dict[bytes, int] = {}
     for each in row_plans(model, found, job, context, backend, limits):
         chain = token.chain if token is not None and each.count == 1 else None
         each.job.announce("build")
-        functions = backend.build_functions(each.whole.model, each.job, each.whole.parts(), chain)
-        needs.append(functions.needs)
-        plan.fields["rows"].append({"count": each.count, "seconds": each.seconds(backend),
-                                    **_placed(plan, functions, numbers)})
-        if each.recurrences:
-            steps = backend.build_recurrences(each.recurrences, each.job)
-            plan.fields["rows"][-1]["recurrences"] = _placed(plan, steps, numbers)
+        later = backend.build_functions(each.whole.model, each.job, each.whole.parts(), chain)
+        if backend.device:
+            built.append((each, later))
+        else:  # equal constants of the next one are not held beside those
+            _finish(plan, each, later(), backend, numbers, needs)
         layers += each.layers
         reports += each.passes
         left += each.outside
+    plan.fields["kernels"] = None if kernels is None else kernels(needs)
+    for each, later in built:
+        _finish(plan, each, later(), backend, numbers, needs)
     program = Program(b"", SIZED, plan.program(), _specs(model.graph.inputs, input_names(model)),
                       _specs(model.graph.outputs, output_names(model)), needs=backend.needs_of_all(needs))
     return Sized(program, tuple(layers), tuple(outside(found, model.graph, left, context.spared)), tuple(reports))
 
 
-def _kernels(plan: Plan, job: Job, backend: Backend, needs: list[Needs]) -> dict[str, object] | None:
-    """The library of the kernels between stages, and of what calls all kernels; None where there are none.
+def _finish(plan: Plan, rows: RowPlan, functions: Functions, backend: Backend, numbers: dict[bytes, int],
+            needs: list[Needs]) -> None:
+    """Enter what is compiled for a number of rows into the plan, and what it needs of a machine."""
+    needs.append(functions.needs)
+    plan.fields["rows"].append({"count": rows.count, "seconds": rows.seconds(backend),
+                                **_placed(plan, functions, numbers)})
+    if rows.recurrences:
+        steps = backend.build_recurrences(rows.recurrences, rows.job)
+        plan.fields["rows"][-1]["recurrences"] = _placed(plan, steps, numbers)
 
-    What it needs of a machine is added to `needs`.
+
+def _kernels(plan: Plan, job: Job, backend: Backend) -> Callable[[list[Needs]], dict[str, object]] | None:
+    """What waits for the library of the kernels between stages and of what calls all kernels; None without any.
+
+    What it needs of a machine is added to the needs that it is given.
     """
     if not (plan.attentions or plan.rotations or plan.windows or plan.suppresses or plan.convolutions
             or plan.stages_of_rows or plan.recurrences):
         return None
     finds = any(step["op"] == f"{SIZED_DOMAIN}::{LEVELS}" for step in plan.fields["steps"])
-    built, told = backend.build_sized_kernels(plan.attentions, plan.rotations, job, levels=finds,
+    later, told = backend.build_sized_kernels(plan.attentions, plan.rotations, job, levels=finds,
                                               windows=plan.windows, suppression=plan.suppresses,
                                               convolutions=plan.convolutions, caches=plan.has_caches,
                                               recurrences=plan.recurrences if backend.device else (),
                                               computed=list(dict.fromkeys(each for kernels in plan.computed.values()
                                                                           for each in kernels)))
-    needs.append(built.needs)
-    return {"library": plan.array(np.frombuffer(built.library, np.uint8)), "objects": list(built.objects),
-            "half": backend.half(job),
-            "functions": [{"constants": [plan.array(array) for array in each.constants]} for each in built.functions],
-            "attention": [{"depth": each.depth, "width": each.width, **told} for each in plan.attentions]}
+
+    def placed(needs: list[Needs]) -> dict[str, object]:
+        built = later()
+        needs.append(built.needs)
+        return {"library": plan.array(np.frombuffer(built.library, np.uint8)), "objects": list(built.objects),
+                "half": backend.half(job),
+                "functions": [{"constants": [plan.array(array) for array in each.constants]}
+                              for each in built.functions],
+                "attention": [{"depth": each.depth, "width": each.width, **told} for each in plan.attentions]}
+
+    return placed
 
 
 def _steps(plan: Plan, token: Token) -> list[int]:

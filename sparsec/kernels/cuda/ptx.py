@@ -6,7 +6,8 @@ knows of no access, adds no barriers of its own and has no regions to analyse.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 from tvm.tirx.script.builder import ir as T
 
@@ -18,7 +19,14 @@ SWIZZLE_BYTES = 1024  # to which the widest swizzle that the hardware knows is a
 
 def emit(instruction: str, *operands: Expr) -> None:
     """One instruction of PTX by its full name."""
-    T.evaluate(T.ptx[instruction](*operands))
+    T.evaluate(_found(instruction)(*operands))
+
+
+@cache
+def _found(instruction: str) -> Callable[..., Expr]:
+    """What makes calls of an instruction, which TVM looks up by trying all forms of it."""
+    found: Callable[..., Expr] = T.ptx[instruction]
+    return found
 
 
 def barrier() -> None:
