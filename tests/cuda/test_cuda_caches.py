@@ -90,6 +90,22 @@ def test_any_past_and_number_of_tokens(decoder):
     assert len(mine.runner.tapes) == 2  # whatever the past
 
 
+def test_sizes_that_follow_a_cache_are_those_of_the_processor_and_reported():
+    text = decoders.DECODER.replace("=> (", "=> (float[batch, tokens, n] spread, ", 1).replace(
+        "g = MatMul(y, w1)", "top = ReduceMax<axes=[2]>(y) wide1 = Concat<axis=0>(axis1, axis1, length1) "
+        "spread = Expand(top, wide1) g = MatMul(y, w1)")
+    mine, theirs = compiled(text)
+    (note,) = mine.artifact.report["outside"]
+    assert note["operator"] == "Expand"
+    assert "follows the length of a cache" in note["reason"]
+    for past, tokens in ((0, 3), (7, 1), (9, 1)):
+        feeds = decoders.decoder_feeds(1, tokens, past)
+        feeds = given(theirs, feeds["ids"], [feeds[name] for name in CACHES])
+        agree(mine(feeds), theirs.run(None, feeds))
+    with pytest.raises(UnsupportedOperatorError, match="would run without sparsec's kernels"):
+        Compiled(decoders.model_of(text), "cuda-sm80", strict=True)
+
+
 def test_one_graph_serves_every_length_and_caches_stay_where_they_are(decoder, sent):
     text = Text(decoder).take(3).take(1)
     lane, copied = text.mine.runner._lane, Copies.nbytes

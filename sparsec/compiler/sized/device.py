@@ -29,7 +29,7 @@ from sparsec.graph.operators.schema import DOMAIN
 from sparsec.graph.sized import LEVELS, RECURRENCE, SIZED_DOMAIN, WINDOWS
 from sparsec.passes.context import Spared
 from sparsec.runtime.sized.device_caches import caches_of
-from sparsec.runtime.sized.viewing import SHAPE, looks
+from sparsec.runtime.sized.viewing import SHAPE, VIEWS, looks
 
 HALVES = {f"{DOMAIN}::{ATTENTION}", f"{DOMAIN}::{ROTARY}", *(f"{SIZED_DOMAIN}::{kind}" for kind in WINDOWS)}
 """Operators between stages whose kernels on a device give half precision, but for codes."""
@@ -42,6 +42,10 @@ KERNELS = HALVES | {f"{SIZED_DOMAIN}::{kind}" for kind in (LEVELS, RECURRENCE)}
 ALONE = (*NORMS, "Gather", "Celu", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Selu",
          "Softplus", "Softsign", "Swish", "ThresholdedRelu")
 """Operators on rows that have no kernel between stages, or read a table that lies on the device."""
+
+
+LONGER = "its size follows the length of a cache, and one graph serves every length"
+"""Why a look at memory is left to the processor."""
 
 
 def mark_halves(stages: Sequence[Stage], half: str, kernels: Kernels) -> None:
@@ -82,10 +86,12 @@ def _recurs(value: ir.Value) -> bool:
 def left_to_processor(plan: Plan, spared: Spared, kernels: Kernels) -> list[Outside]:
     """The steps that run on the processor between those of the device; others get their `kernels` in the plan."""
     found, left = caches_of(plan.fields), []
-    for number, node in _between(plan, set() if found is None else {cache.grown for cache in found.each}, kernels):
+    grown, lengths = (set(), frozenset()) if found is None else ({cache.grown for cache in found.each}, found.sizes)
+    for number, node in _between(plan, grown, lengths, kernels):
         computed = kernels_of(node, kernels)
         if isinstance(computed, str):
-            why = spared.why_interpreted(node) or f"{computed}, and fixed sizes have kernels"
+            longer = operator_of(node) in VIEWS and _follows(node, lengths)
+            why = spared.why_interpreted(node) or f"{LONGER if longer else computed}, and fixed sizes have kernels"
             left.append(Outside(node_name(node), node.op_type, "the processor computes it where the run tells the "
                                 f"sizes, and its inputs are brought there; {why}"))
         else:
@@ -94,7 +100,13 @@ def left_to_processor(plan: Plan, spared: Spared, kernels: Kernels) -> list[Outs
     return left
 
 
-def _between(plan: Plan, presents: Collection[str], kernels: Kernels) -> Iterator[tuple[int, ir.Node]]:
+def _follows(node: ir.Node, lengths: Collection[str | None]) -> bool:
+    """Whether what a node makes of its first operand depends on one of the values that follow from caches' lengths."""
+    return any(value is not None and value.name in lengths for value in node.inputs[1:])
+
+
+def _between(plan: Plan, presents: Collection[str], lengths: Collection[str | None],
+             kernels: Kernels) -> Iterator[tuple[int, ir.Node]]:
     """The nodes that compute something of what is on the device, with the numbers of their steps."""
     there: set[ir.Value] = set()
     known: dict[str | None, Any] = {name: plan.arrays[number] for name, number in plan.fields["constants"].items()}
@@ -106,7 +118,8 @@ def _between(plan: Plan, presents: Collection[str], kernels: Kernels) -> Iterato
             sizes = operator_of(stage) == SHAPE or all(value is None or value.name in known for value in stage.inputs)
             if sizes:
                 known |= {value.name: np.ones((1,) * len(value.shape or ())) for value in stage.outputs}
-        elif is_select(stage) or operator_of(stage) == JOINS or _looks(stage, there, known):
+        elif is_select(stage) or operator_of(stage) == JOINS or (
+                _looks(stage, there, known) and not _follows(stage, lengths)):
             there.update(stage.outputs)
         else:
             if not isinstance(kernels_of(stage, kernels), str):
