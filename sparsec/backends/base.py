@@ -293,6 +293,16 @@ class Backend(ABC):
         """
         return f"there is no kernel of '{operator}' of {', '.join((*given, made))}"
 
+    def chained(self, kernel: Computed, before: Sequence[Computed | None]) -> Computed | None:  # noqa: ARG002 - of some
+        """A kernel that computes what some operands of another are made of, too, or None.
+
+        Args:
+            kernel: of `computes`.
+            before: for each of its operands, the kernel that makes it, None where it stays an operand.
+
+        """
+        return None
+
     def convolutions(self, shape: Sequence[int], job: Job, pixels: int, *, strided: bool,  # noqa: ARG002 - of some
                      ) -> list[PricedConvolution]:
         """The kernels for a dense convolution of images of any size, beside a product of rows.

@@ -145,7 +145,8 @@ def any_size(model: reader.Source, options: CompileOptions, calibration: Calibra
             break
         spared = Spared(interpreted={**spared.interpreted, **more})
     layers, call_us = found.alone, dict[int, float]()
-    left = left_to_processor(found.plan, spared, options.backend.computes) if options.backend.device else []
+    left = (left_to_processor(found.plan, spared, options.backend.computes, options.backend.chained)
+            if options.backend.device else [])
     if layers:
         pixels = found.convolutions.pixels
         call_us[pixels] = 1e6 * (found.between_s + found.convolutions.seconds(pixels))

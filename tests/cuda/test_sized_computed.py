@@ -117,6 +117,21 @@ def test_operands_are_spread_over_each_other():
           types={**types, both: BOOL})
 
 
+def test_operators_in_a_row_are_one_kernel():
+    g = networks.Graph()
+    x = linear(g)
+    low = g("ReduceMin", x, g.constant(np.array([1])), keepdims=1)
+    shifted = g("Div", g("Sub", x, low), g.constant(np.arange(1, 13, dtype=np.float32)))
+    gated = g("Mul", g("Sigmoid", shifted), g("Clip", shifted, "", g.constant(np.float32(0.5))))
+    g("Where", g("Not", g("Greater", low, gated)), gated, g("Neg", low), name="chosen")
+    g("Add", g("Tanh", low), g.constant(np.ones((1, 1, 1, 1, 1, 2, 1), np.float32)), name="many")
+    compiled = check(g, {"chosen": 3, "many": 7})
+    chains = [step["computed"][0][0] for step in compiled.program.steps if step["op"] == "chain"]
+    assert chains == ["Chain_x_x_Sub_x_Div", "Chain_x_Sigmoid_x_x_Min_Mul", "Chain_x_x_Greater_Not_x_x_Neg_Where",
+                      "Chain_x_Tanh_x_Add"]
+    assert not any(step["op"] in ("Sub", "Sigmoid", "Tanh", "Greater") for step in compiled.program.steps)
+
+
 def test_powers_are_those_of_C():  # noqa: N802 - the language's name
     g = networks.Graph()
     x = g("Add", linear(g, 16), "x")

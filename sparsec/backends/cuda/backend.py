@@ -191,6 +191,12 @@ class CudaBackend(Backend):
 
         return kernels_of(operator, given, made)
 
+    def chained(self, kernel: Computed, before: Sequence[Computed | None]) -> Computed | None:
+        """One kernel of several element-wise operators."""
+        from sparsec.backends.cuda.computed import chained
+
+        return chained(kernel, before)
+
     def rejects_attention(self, attention: Attention, job: Job) -> str | None:
         """Those that the kernel for fixed sizes rejects, and more."""
         from sparsec.backends.cuda.between import rejected

@@ -91,6 +91,18 @@ def build(computed: Computed) -> Kernel:
     return sized_elementwise.build(operator, given, made) if builder is None else builder(given, made)
 
 
+def chained(kernel: Computed, before: Sequence[Computed | None]) -> Computed | None:
+    """One kernel of element-wise operators in a row, with operands in their order; None where there is none."""
+    if kernel.operator.startswith(sized_elementwise.CHAIN) or not all(
+            sized_elementwise.joins(*each) for each in (kernel, *before) if each is not None):
+        return None
+    parts = [sized_elementwise.LEAF if each is None else sized_elementwise.expression(*each[:2]) for each in before]
+    given = tuple(dtype for own, each in zip(kernel.given, before, strict=True)
+                  for dtype in ((own,) if each is None else each.given))
+    name = "_".join((sized_elementwise.CHAIN, *parts, kernel.operator))
+    return Computed(name, given, kernel.made) if len(given) <= sized_elementwise.MOST else None
+
+
 BUILDERS: Mapping[str, Callable[[Sequence[str], str], Kernel]] = {
     TAKE: lambda given, _made: sized_take.build(f"uint{8 * BYTES[given[0]]}", given[1]),
     "MatMul": lambda given, made: sized_product.build(given[0], given[1], made),

@@ -173,7 +173,7 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     """
     found = staged(model, limits, job, context, backend)
     plan, compiled = found.plan, found.compiled
-    left = left_to_processor(plan, context.spared, backend.computes) if backend.device else []
+    left = left_to_processor(plan, context.spared, backend.computes, backend.chained) if backend.device else []
     token = token_of(model.graph, plan.stages, found.symbols) if backend.chains and compiled else None
     plan.fields["token"] = None if token is None else {**token.fields, "before": _steps(plan, token)}
     layers = found.alone

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from sparsec.compiler.report import Outside
 from sparsec.compiler.sized.attention import ATTENTION
+from sparsec.compiler.sized.chains import Chained, fuse_chains
 from sparsec.compiler.sized.computed import Kernels, is_half, kernels_of
 from sparsec.compiler.sized.plan import Plan
 from sparsec.compiler.sized.rotary import ROTARY
@@ -83,8 +84,11 @@ def _recurs(value: ir.Value) -> bool:
     return bool(uses) and all(each == f"{SIZED_DOMAIN}::{RECURRENCE}" for each in uses)
 
 
-def left_to_processor(plan: Plan, spared: Spared, kernels: Kernels) -> list[Outside]:
-    """The steps that run on the processor between those of the device; others get their `kernels` in the plan."""
+def left_to_processor(plan: Plan, spared: Spared, kernels: Kernels, chained: Chained) -> list[Outside]:
+    """The steps that run on the processor between those of the device; others get their `kernels` in the plan.
+
+    Those that can be `chained` become one.
+    """
     found, left = caches_of(plan.fields), []
     grown, lengths = (set(), frozenset()) if found is None else ({cache.grown for cache in found.each}, found.sizes)
     for number, node in _between(plan, grown, lengths, kernels):
@@ -97,6 +101,7 @@ def left_to_processor(plan: Plan, spared: Spared, kernels: Kernels) -> list[Outs
         else:
             plan.fields["steps"][number]["computed"] = [list(each) for each in computed]
             plan.computed[node] = computed
+    fuse_chains(plan, chained)
     return left
 
 

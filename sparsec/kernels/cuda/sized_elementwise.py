@@ -14,6 +14,8 @@ from sparsec.kernels.cuda.sized_threads import RANK, own_element, places
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.tir import Buffers, Expr, Kernel
 
+CHAIN, LEAF, MOST = "Chain", "x", 8
+"""How the name of several operators begins, what stands for an operand in it, and operands of a kernel at most."""
 FLOATS, INTEGERS, BOOLS = ("float16", "bfloat16", "float32"), ("int32", "int64"), ("bool",)
 
 
@@ -27,12 +29,13 @@ def build(operator: str, given: Sequence[str], made: str) -> Kernel:
     """The kernel: (x0, x1, …) -> y in C order, then `numbers`; a thread computes an element.
 
     Args:
-        operator: of `OPERATORS`, or `MOVED`.
+        operator: of `OPERATORS`, or several as `expression` has them.
         given: the element types of the operands; booleans are bytes.
         made: that of y.
 
     """
-    function = OPERATORS[operator] if given[-1] in FLOATS else WHOLE.get(operator, OPERATORS[operator])
+    function = _chain(operator) if operator.startswith(CHAIN) else (
+        OPERATORS[operator] if given[-1] in FLOATS else WHOLE.get(operator, OPERATORS[operator]))
 
     def body(b: Buffers, told: pipeline.Numbers) -> None:
         sizes = [told[f"size{axis}"] for axis in range(RANK)]
@@ -46,6 +49,38 @@ def build(operator: str, given: Sequence[str], made: str) -> Kernel:
 
     buffers = {f"x{index}": _held(dtype) for index, dtype in enumerate(given)}
     return pipeline.sized_func({**buffers, "y": _held(made)}, numbers(len(given)), body)
+
+
+def expression(operator: str, given: Sequence[str]) -> str:
+    """Operators with their operands in front of them, in one name: those of a kernel."""
+    if operator.startswith(CHAIN):
+        return operator.removeprefix(f"{CHAIN}_")
+    return "_".join((*[LEAF] * len(given), operator))
+
+
+def joins(operator: str, given: Sequence[str], made: str) -> bool:
+    """Whether a kernel may be part of one of several operators: of floats and booleans, whose types follow."""
+    if operator.startswith(CHAIN):
+        return True
+    return operator in OPERATORS and {*given, made} <= {*FLOATS, *BOOLS} and (
+        (made in BOOLS) == (operator in COMPARED + LOGICAL))
+
+
+def _chain(name: str) -> Callable[..., Expr]:
+    """What an `expression` computes; results between are float32, or the bytes of booleans."""
+    def function(*operands: Expr) -> Expr:
+        left, stack = list(operands), list[Expr]()
+        *inner, last = name.split("_")[1:]
+        for each in inner:
+            if each == LEAF:
+                stack.append(left.pop(0))
+                continue
+            count = len(signature(OPERATORS[each]).parameters)
+            value = OPERATORS[each](*stack[-count:])
+            stack[-count:] = [T.Bind(_stored(value, BOOLS[0] if each in COMPARED + LOGICAL else "float32"))]
+        return OPERATORS[last](*stack)
+
+    return function
 
 
 def _held(dtype: str) -> str:

@@ -50,3 +50,15 @@ def step_of(run: Callable[..., Any], inputs: Sequence[tuple[str | None, Any]], o
 def copying(run: Callable[..., Any]) -> Callable[..., Any]:
     """A step whose results have memory of their own."""
     return lambda arrays: [np.array(each) for each in run(arrays)]
+
+
+def in_a_row(inputs: Sequence[str], nodes: Sequence[tuple[Callable[..., Any], Sequence[str | None], Sequence[str]]],
+             ) -> Callable[..., Any]:
+    """Steps (what runs it, inputs, outputs) as one, which gives the last one's results for arrays by name."""
+    def run(arrays: Sequence[Any]) -> Sequence[Any]:
+        values: dict[str | None, Any] = {None: None, "": None, **dict(zip(inputs, arrays, strict=True))}
+        for each, read, made in nodes:
+            values.update(zip(made, each([values[name] for name in read]), strict=True))
+        return [values[name] for name in nodes[-1][2]]
+
+    return run

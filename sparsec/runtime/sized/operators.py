@@ -14,5 +14,7 @@ OPERATORS: dict[str, Operator] = {**elementwise.OPERATORS, **tensors.OPERATORS, 
 
 GROWS = ("append", f"{SIZED_DOMAIN}::{APPEND}")
 """The steps that append to caches: Concat, and the operator that is told where each text begins."""
+CHAIN = "chain"
+"""The step of several element-wise operators, its `nodes`, of which the last one's result is what it gives."""
 SINGLE = {"LayerNormalization", "MaxPool", "BatchNormalization"}
 """Those of several outputs that give the first one only."""

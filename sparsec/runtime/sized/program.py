@@ -21,8 +21,9 @@ from sparsec.runtime.sized.device_kernels import DeviceKernels, Plan
 from sparsec.runtime.sized.device_recorder import Recorder
 from sparsec.runtime.sized.flow import Flow
 from sparsec.runtime.sized.growing import append
+from sparsec.runtime.sized.items import in_a_row
 from sparsec.runtime.sized.kernels import Kernels
-from sparsec.runtime.sized.operators import GROWS, OPERATORS
+from sparsec.runtime.sized.operators import CHAIN, GROWS, OPERATORS
 from sparsec.runtime.sized.recurrent import Recurrent
 from sparsec.runtime.sized.rotary import Rotary
 from sparsec.runtime.sized.rows import RowStage, Splitter, Tensor
@@ -232,6 +233,9 @@ class SizedProgram:
         if kind == "onnx":
             model, names = self._models[step["model"]], step["inputs"]
             return lambda arrays: model(dict(zip(names, arrays, strict=True)))
+        if kind == CHAIN:
+            return in_a_row(step["inputs"], [(self._step(node, machines, kernels), node["inputs"], node["outputs"])
+                                             for node in step["nodes"]])
         operator, attributes = OPERATORS[kind], {
             name: np.array(value["values"], value["dtype"]) if isinstance(value, dict) else value
             for name, value in step["attributes"].items()}
