@@ -170,7 +170,7 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     if description.get("rates") == SHIPPED and description["target"] not in ("eie", *ACCELERATORS):
         tables.console.print("predicted with the rates of another processor; `sparsec calibrate` measures this one, "
                              "once, in two minutes")
-    for line in (*tables.single(description, description["threads"]),
+    for line in (*tables.single(description, description["threads"]), *tables.early(description),
                  *_by_rows(rows, description["layers"]), *tables.timed(description["layers"]),
                  *tables.outside(description["outside"])):
         tables.console.print(line)

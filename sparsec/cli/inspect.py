@@ -75,6 +75,7 @@ def _print_kernels(description: dict[str, Any]) -> None:
     if rows[1:]:
         console.print()
     for line in (*_fewer_rows(description["layers"], most), *tables.single(description, description["threads"]),
+                 *tables.early(description),
                  *tables.timed(description["layers"]), *tables.outside(description.get("outside", []))):
         console.print(line)
 

@@ -160,6 +160,18 @@ def single(report: Mapping[str, Any], threads: int) -> list[str]:
     return [f"runs on 1 thread of the {threads} that it may use: {times}"]
 
 
+def early(report: Mapping[str, Any]) -> list[str]:
+    """Whether kernels of a GPU are launched before those in front of them have ended, and why; nothing of others."""
+    if (found := report.get("overlap")) is None:
+        return []
+    told = "kernels are launched before those in front of them have ended" if found["early"] else (
+        "kernels are launched when those in front of them have ended")
+    if found["on_us"] is None:
+        return [f"{told}, as was asked for"]
+    took, other = (found[name] for name in (("on_us", "off_us") if found["early"] else ("off_us", "on_us")))
+    return [f"{told}: a call takes {duration(took)}, and {duration(other)} otherwise, measured"]
+
+
 def overlapping(network_us: float, layers_us: float) -> str:
     """Why a network is predicted to take less than its layers, where it does."""
     return "; less than the layers one by one, whose inputs lie in caches when they follow each other" if (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from sparsec.artifact.file import Artifact
 from sparsec.backends.job import Feeds
@@ -41,8 +41,10 @@ def overlapped_if_faster(compile_one: Compile) -> Compile:
     """What compiles both ways where that can be timed, and takes the faster; the report says so."""
     @functools.wraps(compile_one)
     def compile_either(model: reader.Source, options: CompileOptions) -> Artifact:
-        if options.dependent_launch != "measure":
+        if options.dependent_launch == "off":
             return compile_one(model, options)
+        if options.dependent_launch == "on":
+            return _told(compile_one(model, options), early=True)
         artifact = compile_one(model, replace(options, dependent_launch="off"))
         if not _is_timed(options):
             return artifact
@@ -56,10 +58,15 @@ def overlapped_if_faster(compile_one: Compile) -> Compile:
         found = _measured(artifact, other, (*simplified.job.real, *simplified.job.generated)[0])
         if found is None:
             return artifact
-        chosen = other if found.gains else artifact
-        return replace(chosen, report={**chosen.report, "overlap": asdict(found)})
+        return _told(other if found.gains else artifact, early=found.gains, off_us=found.off_us, on_us=found.on_us)
 
     return compile_either
+
+
+def _told(artifact: Artifact, *, early: bool, off_us: float | None = None, on_us: float | None = None) -> Artifact:
+    """The artifact with what the report says of launches: the times where they were measured, in microseconds."""
+    return replace(artifact, report={**artifact.report, "overlap": {
+        "early": early, "off_us": off_us, "on_us": on_us}})
 
 
 def _is_timed(options: CompileOptions) -> bool:

@@ -76,6 +76,14 @@ class _Single(TypedDict):
     measured: bool
 
 
+class _Overlap(TypedDict):
+    """Whether kernels are launched before those in front of them have ended; see `compiler.overlap`."""
+
+    early: bool
+    off_us: float | None
+    on_us: float | None
+
+
 class _Report(TypedDict, total=False):
     """A report, as far as it is printed."""
 
@@ -86,6 +94,7 @@ class _Report(TypedDict, total=False):
     strip: dict[str, Any] | None
     verification: _Verification | None
     single: _Single
+    overlap: _Overlap
 
 
 def _check(report: Mapping[str, Any]) -> None:

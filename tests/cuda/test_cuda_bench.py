@@ -17,8 +17,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from sparsec.artifact.file import Artifact
 from sparsec.backends.cuda import driver
 from sparsec.backends.cuda import products as packing
+from sparsec.backends.cuda.dependent import TAG
 from sparsec.kernels.cuda import eight_bits
 from tests.support.cuda import host_gpu
 from tests.support.cuda.sass import NVCC, needs_nvcc
@@ -322,3 +324,17 @@ def test_a_decoders_step_is_that_of_every_engine(tmp_path, monkeypatch):
     assert all(each["error"] < 5e-3 and each["call_us"] > 0 for each in found.values())
     results.figures["cases"][case["case"]]["kind"] = "decoder"
     assert "| decoder-24, past 40 | sparsec | - | " in render(results.figures)
+
+
+@needs_nvcc
+def test_a_model_is_also_compiled_to_be_launched_early(tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="networks are PyTorch's")
+    import cuda_models
+
+    monkeypatch.setattr(cuda_models, "EARLY", ("lenet300-24",))
+    for target, early in {"cuda-sm90": True, "cuda-sm80": False}.items():
+        (case,) = cuda_models.build(tmp_path, target, ["lenet300-24"])
+        assert case["early"] is early
+        assert ("sparsec, early" in cuda_models.engines(tmp_path, case, Rehearsal())) is early
+    plain, early = (Artifact.load(tmp_path / f"lenet300-24{end}.sparsec").library for end in ("", "-early"))
+    assert (TAG in plain, TAG in early) == (False, True)

@@ -12,6 +12,7 @@ from onnx import TensorProto
 
 import sparsec
 from sparsec.backends.cuda import dependent, driver
+from sparsec.cli import tables
 from sparsec.compiler import overlap
 from sparsec.compiler.options import CompileOptions
 from sparsec.errors import ToolchainError, UsageError, VerificationError
@@ -188,7 +189,9 @@ def model(folder, rows=4):
 @pytest.mark.parametrize("rows", [4, "rows"])
 @pytest.mark.parametrize("launch", ["on", "off"])
 def test_every_kernel_of_a_session_is_launched_early_or_none(tmp_path, launch, rows):
-    sparsec.compile(model(tmp_path, rows), "cuda-sm90", dependent_launch=launch).save(tmp_path / "model.sparsec")
+    artifact = sparsec.compile(model(tmp_path, rows), "cuda-sm90", dependent_launch=launch)
+    artifact.save(tmp_path / "model.sparsec")
+    assert len(tables.early(artifact.report)) == (launch == "on")
     host_gpu.build(tmp_path)
     log = host_gpu.told(tmp_path, CALLS, HOST_GPU_CAPABILITY="90")
     kernels = [each for each in log if each[0] in ("launch", "record") and each != ["record", "copy"]]
@@ -201,6 +204,7 @@ MEASURED = """
 import json, sys
 import sparsec
 from sparsec.backends.cuda.dependent import TAG
+from sparsec.cli import tables
 from sparsec.compiler import overlap
 told = []
 for times in ([1e-5, 8e-6], [1e-5, 9.9e-6]):
@@ -219,8 +223,10 @@ def test_both_ways_are_timed_where_there_is_a_gpu_and_the_faster_is_kept(tmp_pat
     onnx.save(graph.model({"x": (TensorProto.FLOAT, [4, 768])}, {"y": [4, 768]}), tmp_path / "model.onnx")
     host_gpu.build(tmp_path)
     gains, loses, untimed = host_gpu.told(tmp_path, MEASURED, HOST_GPU_CAPABILITY="90")
-    assert gains == [{"off_us": 10.0, "on_us": 8.0}, True]
-    assert loses == [{"off_us": 10.0, "on_us": 9.9}, False]  # less than 2 %
+    assert gains == [{"early": True, "off_us": 10.0, "on_us": 8.0}, True]
+    assert loses == [{"early": False, "off_us": 10.0, "on_us": 9.9}, False]  # less than 2 %
+    (told,) = tables.early({"overlap": gains[0]})
+    assert told.endswith("ended: a call takes 8.0 us, and 10.0 us otherwise, measured")
     assert untimed == [False, False]
 
 
