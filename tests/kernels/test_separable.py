@@ -54,6 +54,13 @@ def test_a_thread_has_all_rows_in_front_of_its_first_band(threads):
     assert any(each.between < each.kept for each in found) == (threads == 1)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_rows_of_a_band_are_computed_once(stride):
+    source, goal = (padded((1, OUTPUTS, 32 * step, 16), pad, 16, clean=pad > 0) for pad, step in ((0, stride), (1, 1)))
+    window = Window(source, goal, (3, 3), (stride, stride), (1, 1), (1, 1))
+    assert 8 % Bands(DepthwiseParams(window, Epilogue("none")), 1, 8).block == 0
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("case", CASES)
