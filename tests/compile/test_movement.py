@@ -179,3 +179,19 @@ def test_chains_of_movements_are_views_of_what_they_move(steps):
     for shape in ((2, 3), (1, 1), (4, 1)):
         x = RNG.standard_normal((*shape, 6, 4), np.float32)
         assert np.array_equal(run_onnxruntime(moved, {"x": x})[0], run_onnxruntime(proto, {"x": x})[0])
+
+
+@pytest.mark.parametrize(("operator", "shape"), [("Add", (HEADS, 1, 1)), ("Mul", (1, HEADS, 1, 8)),
+                                                 ("MatMul", (1, HEADS, 8, 8)), ("MatMul", (8, 8))])
+def test_constants_that_differ_by_head_stay_with_their_heads(operator, shape):
+    model = onnx.parser.parse_model(f"""{HEADER} heads (float[batch, tokens, {C}] x) => (float[batch, tokens, {C}] y) {{
+      h = MatMul(x, up) s = Reshape(h, split) t = Transpose<perm=[0, 2, 1, 3]>(s) o = {operator}(t, own)
+      b = Transpose<perm=[0, 2, 1, 3]>(o) f = Reshape(b, flat) y = MatMul(f, up) }}""")
+    model.graph.initializer.extend([weight("up", C, C), onnx.numpy_helper.from_array(
+        RNG.standard_normal(shape, np.float32), "own")])
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.array(value), name) for name, value in (
+        ("split", [0, 0, HEADS, 8]), ("flat", [0, 0, C])))
+    session = sparsec.InferenceSession(sparsec.compile(model, tune="off"))
+    for sizes in ((1, 1), (2, 7), (HEADS, HEADS)):
+        feeds = {"x": RNG.standard_normal((*sizes, C), np.float32)}
+        assert relative_error(session.run(None, feeds)[0], run_onnxruntime(model, feeds)[0]) < 1e-5

@@ -25,6 +25,8 @@ from sparsec.passes import rewrite
 CODES = ("QuantizeLinear", "DequantizeLinear")
 ROW_WISE = {*ELEMENTWISE, *CODES, "Gemm", "LayerNormalization", "MatMul"}
 """Operators that movements of rows go behind."""
+MATRIX = 2
+"""The dimensions of a matrix."""
 
 
 def sink_rows(graph: ir.Graph, symbols: Symbols) -> int:
@@ -61,6 +63,9 @@ def _sink(graph: ir.Graph, node: ir.Node, symbols: Symbols, ranks: dict[str, int
     if shape is None or not moving or not _keeps_rows(node, moving, symbols) or _scales_scores(node):
         return False
     rank = len(leading(shape))
+    if any(_differs(node, index, len(shape) - rank, symbols) for index in range(len(node.inputs))
+           if index not in moving):
+        return False
     if rank == len(shape) and _are_scores(node.inputs[moving[0]], symbols):
         return False
     single = all(index in moving or value is None or is_single(symbols.shape(value))
@@ -79,6 +84,15 @@ def _sink(graph: ir.Graph, node: ir.Node, symbols: Symbols, ranks: dict[str, int
         return False
     out = _computed(graph, node, dict(zip(moving, moved, strict=True)), symbols, (*rows[0].sizes(), *shape[rank:]))
     return _put_back(graph, node, out, rows[0], rank, symbols)
+
+
+def _differs(node: ir.Node, index: int, features: int, symbols: Symbols) -> bool:
+    """Whether an operand that stays is another one for other rows, such as numbers by head or a matrix for each."""
+    if node.op_type not in (*ELEMENTWISE, "MatMul") or node.inputs[index] is None:
+        return False
+    shape = symbols.shape(node.inputs[index])
+    behind = MATRIX if node.op_type == "MatMul" else features
+    return shape is None or any(size.number != 1 for size in shape[:max(0, len(shape) - behind)])
 
 
 def _scales_scores(node: ir.Node) -> bool:
