@@ -132,6 +132,16 @@ def test_operators_in_a_row_are_one_kernel():
     assert not any(step["op"] in ("Sub", "Sigmoid", "Tanh", "Greater") for step in compiled.program.steps)
 
 
+def test_a_gelu_along_the_tokens_is_one_kernel():
+    g = networks.Graph()
+    x = g("Add", linear(g), g("ReduceMean", linear(g), g.constant(np.array([1]))))
+    inner = g("Erf", g("Div", x, g.constant(np.float32(2 ** 0.5))))
+    g("Mul", g("Mul", x, g("Add", inner, g.constant(np.float32(1)))), g.constant(np.float32(0.5)), name="gelu")
+    compiled = check(g, {"gelu": 3}, ((1, 1), (2, 7)))
+    assert [step["computed"][0][0] for step in compiled.program.steps if step["op"] == "chain"] == [
+        "Chain_x_x_x_Div_Erf_x_Add_Mul_x_Mul"]
+
+
 def test_powers_are_those_of_C():  # noqa: N802 - the language's name
     g = networks.Graph()
     x = g("Add", linear(g, 16), "x")

@@ -20,8 +20,8 @@ CLIP, ONE_BOUND = "Clip", 2
 ONE_OPERAND = ("LogSoftmax", "Softmax", "TopK")
 """Operators beside reductions whose other inputs are no data."""
 
-BOUNDED = ("Abs", "Clip", "Gather", "GatherElements", "Max", "Min", "Neg", "Relu", "Sigmoid", "Softmax", "Tanh", "TopK",
-           "Where")
+BOUNDED = ("Abs", "Clip", "Erf", "Gather", "GatherElements", "Max", "Min", "Neg", "Relu", "Sigmoid", "Softmax", "Tanh",
+           "TopK", "Where")
 """Operators whose results are no larger than what they read, or than one."""
 
 

@@ -143,7 +143,8 @@ OPERATORS: dict[str, Callable[..., Expr]] = {
     "And": lambda a, b: T.And(a > 0, b > 0), "Or": lambda a, b: T.Or(a > 0, b > 0), "Not": lambda a: a == 0,
     "Abs": lambda x: T.Select(x < 0, -x, x), "Exp": T.exp, "Log": T.log,
     "Neg": lambda x: -x, "Reciprocal": lambda x: T.float32(1) / x, "Relu": lambda x: T.Select(x < 0, T.float32(0), x),
-    "Sigmoid": _activated("sigmoid"), "Sqrt": T.sqrt, "Tanh": _activated("tanh"), "Cast": lambda x: x,
+    "Sigmoid": _activated("sigmoid"), "Sqrt": T.sqrt, "Tanh": _activated("tanh"),
+    "Erf": T.erf, "Floor": T.floor, "Ceil": T.ceil, "Cast": lambda x: x,
 }
 """By ONNX's operator, or of what makes a softmax, what an element of the result is; floats are float32."""
 WHOLE: dict[str, Callable[..., Expr]] = {"Max": T.max, "Min": T.min}
