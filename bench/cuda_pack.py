@@ -25,8 +25,8 @@ python="${{PYTHON:-python3}}"
 """
 README = f"""sparsec's kernels beside cuBLAS, cuSPARSELt and PyTorch, on a machine with an NVIDIA GPU and without a network.
 
-It needs a Python with {", ".join(PACKAGES.values())}; PYTHON names another one than python3. Nothing is installed or
-compiled.
+It needs NVIDIA's driver, and a Python with {", ".join(PACKAGES.values())}, where PyTorch is
+for CUDA 13 or nvidia-cuda-runtime is beside it. PYTHON names another one than python3. Nothing is installed or compiled.
 
     sh measure.sh             measures for {MINUTES} minutes at most, and the case under way for {GRACE_S} s more
     sh measure.sh --list      says what it would measure, and in which order
