@@ -195,3 +195,20 @@ def test_constants_that_differ_by_head_stay_with_their_heads(operator, shape):
     for sizes in ((1, 1), (2, 7), (HEADS, HEADS)):
         feeds = {"x": RNG.standard_normal((*sizes, C), np.float32)}
         assert relative_error(session.run(None, feeds)[0], run_onnxruntime(model, feeds)[0]) < 1e-5
+
+
+def test_attention_with_a_bias_and_a_mask_is_one_kernel():
+    model = onnx.parser.parse_model(f"""{HEADER} biased (float[batch, tokens, {C}] x, float[batch, 1, 1, tokens] mask,
+      float[{HEADS}, tokens, tokens] bias) => (float[batch, tokens, {C}] y) {{
+      h = MatMul(x, up) s = Reshape(h, split) q = Transpose<perm=[0, 2, 1, 3]>(s) k = Transpose<perm=[0, 2, 3, 1]>(s)
+      p = MatMul(q, k) r = Add(p, bias) t = Add(mask, r) w = Softmax(t) o = MatMul(w, q)
+      b = Transpose<perm=[0, 2, 1, 3]>(o) f = Reshape(b, flat) y = MatMul(f, up) }}""")
+    model.graph.initializer.extend([weight("up", C, C), *(onnx.numpy_helper.from_array(np.array(value), name)
+                                    for name, value in (("split", [0, 0, HEADS, 8]), ("flat", [0, 0, C])))])
+    artifact = sparsec.compile(model, tune="off")
+    session = sparsec.InferenceSession(artifact)
+    assert "attention" in {step["op"] for step in json.loads(artifact.constants()[0].tobytes())["steps"]}
+    for batch, tokens in ((1, 1), (2, 7)):
+        feeds = {"x": (batch, tokens, C), "mask": (batch, 1, 1, tokens), "bias": (HEADS, tokens, tokens)}
+        feeds = {name: RNG.standard_normal(shape, np.float32) for name, shape in feeds.items()}
+        assert relative_error(session.run(None, feeds)[0], run_onnxruntime(model, feeds)[0]) < 1e-5

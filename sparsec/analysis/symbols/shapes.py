@@ -17,7 +17,7 @@ from sparsec.graph.shapes import BROADCAST
 from sparsec.graph.sized import APPEND, RECURRENCE, SELECT
 
 
-def _broadcast(symbols: Symbols, shapes: Sequence[Shape]) -> Shape:
+def broadcast(symbols: Symbols, shapes: Sequence[Shape]) -> Shape:
     """The shape of an element-wise result."""
     rank = max(map(len, shapes))
     one, dims = Size.of(1), []
@@ -32,7 +32,7 @@ def _broadcast(symbols: Symbols, shapes: Sequence[Shape]) -> Shape:
 def _elementwise(symbols: Symbols, node: ir.Node) -> Shape | None:
     shapes = [symbols.shape(value) for value in node.inputs if value is not None]
     known = [shape for shape in shapes if shape is not None]
-    return _broadcast(symbols, known) if known and len(known) == len(shapes) else None
+    return broadcast(symbols, known) if known and len(known) == len(shapes) else None
 
 
 def _same(symbols: Symbols, node: ir.Node) -> Shape | None:
@@ -130,7 +130,7 @@ def _reshape(symbols: Symbols, node: ir.Node) -> Shape | None:
 
 def _expand(symbols: Symbols, node: ir.Node) -> Shape | None:
     shape, target = symbols.shape(node.inputs[0]), symbols.integers(node.inputs[1])
-    return None if shape is None or target is None else _broadcast(symbols, [shape, target])
+    return None if shape is None or target is None else broadcast(symbols, [shape, target])
 
 
 def _filled(symbols: Symbols, node: ir.Node) -> Shape | None:
@@ -226,7 +226,7 @@ def _matmul(symbols: Symbols, node: ir.Node) -> Shape | None:
     left, right = (symbols.shape(value) for value in node.inputs[:2])
     if left is None or right is None or len(left) < 2 or len(right) < 2:
         return None
-    lead = _broadcast(symbols, [left[:-2], right[:-2]]) if len(left) > 2 or len(right) > 2 else ()
+    lead = broadcast(symbols, [left[:-2], right[:-2]]) if len(left) > 2 or len(right) > 2 else ()
     return (*lead, left[-2], right[-1])
 
 

@@ -125,7 +125,7 @@ def _scores(value: ir.Value | None) -> _Scores | None:
                 return None
             return _Scores(left, right, (first * second, *steps), mask)
         if node.op_type == "Add" and mask is None:
-            products = [_leads_to_product(each) for each in (left, right)]
+            products = [leads_to_product(each) for each in (left, right)]
             if products.count(True) != 1:
                 return None
             value, mask = (left, right) if products[0] else (right, left)
@@ -190,7 +190,7 @@ def _unscaled(value: ir.Value) -> tuple[ir.Value, float]:
     return value, 1.0
 
 
-def _leads_to_product(value: ir.Value) -> bool:
+def leads_to_product(value: ir.Value) -> bool:
     """Whether a value is a product of activations, perhaps times a constant, and rounded."""
     node = _unrounded(value).producer()
     while node is not None and node.op_type in ("Mul", "Div") and node.inputs[0] is not None:

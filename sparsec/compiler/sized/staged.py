@@ -21,6 +21,7 @@ from sparsec.compiler.sized.device import ALONE, mark_halves
 from sparsec.compiler.sized.image_change import has_open_sides
 from sparsec.compiler.sized.images import rows_of_images
 from sparsec.compiler.sized.joining import join_projections
+from sparsec.compiler.sized.masks import add_masks
 from sparsec.compiler.sized.movement import shorten_moves, sink_rows
 from sparsec.compiler.sized.plan import Plan, write
 from sparsec.compiler.sized.recurrent import write_recurrent
@@ -94,6 +95,7 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], job: Job, con
         shorten_moves(model.graph, symbols)
         fuse(model.graph, symbols)
         NameFixPass()(model)
+    add_masks(model.graph, symbols)
     fuse_attention(model.graph, symbols, lambda each: backend.rejects_attention(each, job) is None)
     fuse_rotary(model.graph, symbols)
     RemoveUnusedNodesPass()(model)
