@@ -54,8 +54,11 @@ CACHED = " cached"
 ROUNDED = " bf16"
 """What the names of kernels end in that round activations to bf16, of those with a twin that does not."""
 
-LIKE = {"spmm/shifted": "spmm/im2col", "spmm/mec": "spmm/im2col", "spmm/compact": "spmm/direct"}
-"""Kernels that a machine's efficiencies may not have yet, and those whose inner loops are like theirs."""
+LIKE = {"spmm/shifted": ("spmm/im2col", 1.0), "spmm/mec": ("spmm/im2col", 1.0), "spmm/compact": ("spmm/direct", 1.0),
+        "spmm/matched-direct": ("spmm/direct", 1.15), "spmm/matched-halo": ("spmm/halo", 1.05),
+        "spmm/matched-im2col": ("spmm/im2col", 1.2)}
+"""Kernels that a machine's efficiencies may not have yet: those whose inner loops are like theirs, and what they take
+longer beside these by a Zen 4's efficiencies."""
 
 FORK_S = 2.5e-6
 """Seconds until the threads of a kernel have begun and joined again (TVM 0.27's pool)."""
@@ -121,12 +124,14 @@ class Machine:
         unknown, too, the kernel is taken to be no better than the one that it is `LIKE`.
         """
         twin = work.kernel.removesuffix(CACHED).removesuffix(ROUNDED)
-        names = (name for name in (work.kernel, twin, LIKE.get(twin)) if name in self.efficiency)
-        table = next((self.efficiency[name] for name in names if name), None)
+        like, longer = LIKE.get(twin, (twin, 1.0))
+        table = next((self.efficiency[name] for name in (work.kernel, twin, like) if name in self.efficiency), None)
         if table is None:
             return 1.0
         by_pixels = [np.interp(math.log(work.density or 1.0), np.log(DENSITIES), row) for row in table]
-        return float(np.interp(math.log(max(1, work.pixels)), np.log(PIXELS), by_pixels))
+        known = work.kernel in self.efficiency or twin in self.efficiency
+        factor = float(np.interp(math.log(max(1, work.pixels)), np.log(PIXELS), by_pixels))
+        return factor if known else factor * longer
 
     def nbytes(self, work: Work) -> float:
         """Bytes that come from beyond the L1 cache."""

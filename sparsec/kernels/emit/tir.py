@@ -136,6 +136,13 @@ def registers(vectors: int, lanes: int, dtype: str = "float32") -> Buffer:
     return T.alloc_buffer((vectors * lanes,), dtype, scope="local", annotations=REGISTER)
 
 
+def whole_buffer(shape: tuple[int, ...], dtype: str = "float32") -> Buffer:
+    """A buffer of a kernel's own that registers index: TIR would shrink it by formulas that hold what these held."""
+    buffer = T.alloc_buffer(shape, dtype)
+    T.evaluate(buffer.access_ptr("rw"))
+    return buffer
+
+
 def load(buffer: Buffer, index: Expr, lanes: int) -> Expr:
     """The vector of `lanes` elements at `index`."""
     return buffer[T.Ramp(index, 1, lanes) if lanes > 1 else index]

@@ -125,21 +125,20 @@ def build(params: SparseParams, isa: Isa) -> Kernel:
     p, t = params, params.tiling
 
     def inner(b: Buffers, source: Buffer, base: Expr, part: Expr, chunk: Expr, sums: Sums) -> None:
-        row_blocks.each_group(p, part, chunk, lambda _, flat: _group(b, source, base, p, flat, sums))
+        row_blocks.each_group(b, p, part, chunk, lambda _, head: _group(b, source, base, p, head, sums))
 
     weights = row_blocks.arguments(p) | {"values": (None, "int32")}
     return walk.build(t, isa, weights, inner, t.stencil.outputs)
 
 
-def _group(b: Buffers, source: Buffer, base: Expr, p: SparseParams, flat: Expr, sums: Sums) -> None:
+def _group(b: Buffers, source: Buffer, base: Expr, p: SparseParams, head: row_blocks.Head, sums: Sums) -> None:
     """One group of row blocks: the loop over its non-zeros, then its rows' results."""
     acc = registers(p.accumulators, p.tiling.words, "int32")
-    for row, register in row_blocks.each_row(b, p, flat, FOUR * p.tiling.vectors, missing=True):
+    for row, register in row_blocks.each_row(p, head, FOUR * p.tiling.vectors, missing=True):
         sums.begin(acc, register, row, row)
-    first = T.Bind(b["starts"][flat])
-    with T.serial(0, b["starts"][flat + 1] - first) as step:
-        _multiply(b, source, base, acc, p, T.Bind(first + step))
-    for row, register in row_blocks.each_row(b, p, flat, FOUR * p.tiling.vectors):
+    with T.serial(0, head.steps) as step:
+        _multiply(b, source, base, acc, p, T.Bind(head.first + step))
+    for row, register in row_blocks.each_row(p, head, FOUR * p.tiling.vectors):
         sums.end(acc, register, row, row)
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cpu.products.tiles import Tiles
-from sparsec.kernels.emit.tir import Buffers, Expr
+from sparsec.kernels.emit.tir import Buffers, Expr, load, registers, store
 from sparsec.kernels.packing.row_groups import RowGroups
 
 ROW_BLOCKS = (1, 2, 4, 8)
@@ -94,23 +95,57 @@ def arguments(params: RowBlocks) -> dict[str, tuple[int | None, str]]:
     return {"starts": (groups + 1, "int32"), "rows": (groups * params.group, "int32"), "indices": (None, params.word)}
 
 
-def each_group(p: RowBlocks, part: Expr, chunk: Expr, emit: Callable[[Expr, Expr], None]) -> None:
-    """Emit the groups of a part in a chunk, each by its number there and its flat number."""
+@dataclass(frozen=True)
+class Head:
+    """What a group begins with.
+
+    Attributes:
+        flat: its number among those of all parts and chunks.
+        first, steps: its first iteration, and how many follow from there.
+        rows: the first row of each of its row blocks, -1 where it is short.
+
+    """
+
+    flat: Expr
+    first: Expr
+    steps: Expr
+    rows: tuple[Expr, ...]
+
+
+def each_group(b: Buffers, p: RowBlocks, part: Expr, chunk: Expr, emit: Callable[[Expr, Head], None]) -> None:
+    """Emit the groups of a part in a chunk, each by its number there and its head.
+
+    The head of the next one is read before: how a short loop ends is often mispredicted, so that what a group waits for
+    then, where its weights and its rows lie, is exposed.
+    """
+    start = T.Bind((part * p.tiling.chunks + chunk) * p.groups)
+    last = p.tiling.parts * p.tiling.chunks * p.groups - 1
+    coming, own = (registers(2 + p.group, 1, "int32") for _ in range(2))
+
+    def read(flat: Expr) -> None:
+        for field in range(2):
+            store(coming, field, b["starts"][flat + field])
+        for member in range(p.group):
+            store(coming, 2 + member, b["rows"][flat * p.group + member])
+
+    read(start)
     with T.serial(0, p.groups) as index:
-        emit(index, T.Bind((part * p.tiling.chunks + chunk) * p.groups + index))
+        flat = T.Bind(start + index)
+        for field in range(2 + p.group):
+            store(own, field, load(coming, field, 1))
+        read(T.Bind(T.min(flat + 1, last)))
+        first, end, *rows = (T.Bind(load(own, field, 1)) for field in range(2 + p.group))
+        emit(index, Head(flat, first, T.Bind(end - first), tuple(rows)))
 
 
-def each_row(b: Buffers, p: RowBlocks, flat: Expr, vectors: int, *,
-             missing: bool = False) -> Iterator[tuple[Expr, int]]:
+def each_row(p: RowBlocks, head: Head, vectors: int, *, missing: bool = False) -> Iterator[tuple[Expr, int]]:
     """The rows of a group with the first of the `vectors` registers of each; between two stands what is for one row.
 
     Rows that a short group lacks are left out or, where they may be `missing`, are row 0.
     """
     short = p.section_blocks % (p.group * p.tiling.parts) != 0
-    for member in range(p.group):
-        row = T.Bind(b["rows"][flat * p.group + member])
-        if missing and short:
-            row = T.max(row, 0)
+    for member, first in enumerate(head.rows):
+        row = T.max(first, 0) if missing and short else first
         guarded = short and not missing
         with T.If(row >= 0) if guarded else nullcontext(), T.Then() if guarded else nullcontext():
             for r in range(p.block):

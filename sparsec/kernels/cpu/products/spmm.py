@@ -20,6 +20,7 @@ from sparsec.kernels.cpu.products.layer import StencilProduct, nonzero_blocks
 from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
 from sparsec.kernels.cpu.products.row_blocks import (
     ROW_BLOCKS,
+    Head,
     RowBlocks,
     arguments,
     each_group,
@@ -30,7 +31,7 @@ from sparsec.kernels.cpu.products.row_blocks import (
     recipe,
 )
 from sparsec.kernels.cpu.products.tiling import Tiling
-from sparsec.kernels.cpu.products.tilings import SPARSE_SHARES, ending, joined, sectioned, tile_vectors, tilings
+from sparsec.kernels.cpu.products.tilings import joined, sectioned, sparse_tilings
 from sparsec.kernels.cpu.products.walk import Finish, Stage, build_product, float_tile
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import (
@@ -122,14 +123,10 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
 def _candidates(layer: StencilProduct, target: Target, isa: Isa, block: int) -> Iterator[Option]:
     rows, nonzero = len(layer.weight) // block, layer.memoised(nonzero_blocks, block)
     free = isa.registers - 2 - block  # a pixel and the values of a block are held beside the sums
-    even, ends = tile_vectors(layer.stencil, threads=isa.threads), ending(layer.stencil)
-    for vectors in sorted({*even, *ends}):
+    for vectors, whole, parts in sparse_tilings(layer, target, isa):
         shapes = [(g, u) for g, u in INTERLEAVES if g * block * vectors <= free and g * isa.threads <= rows]
-        whole = list(tilings(layer, target, isa, vectors, SPARSE_SHARES)) if shapes else []
-        parts = [replace(each, ends=True) for each in whole if vectors in ends and each.mode in ("direct", "im2col")]
-        whole = whole if vectors in even else []
-        whole += joined(layer, target, isa, whole)
-        for tiling in (_halved(each, isa) for each in (*whole, *parts, *sectioned(whole, layer.groups))):
+        bands, sections = joined(layer, target, isa, whole), sectioned(whole, layer.groups)
+        for tiling in (halved(each, isa) for each in (*whole, *bands, *parts, *sections)):
             for group, unroll in _within(shapes, tiling, block):
                 sets = 2 if unroll > 1 and 2 * group * block * vectors <= min(12, free) else 1
                 ahead = lines_ahead(tiling, group, nonzero * block, rows // group, target.l2_bytes)
@@ -153,7 +150,7 @@ def _within(shapes: list[tuple[int, int]], tiling: Tiling, block: int) -> list[t
         (g, u) for g, u in shapes if rows % block == 0 and g * tiling.parts <= rows // block]
 
 
-def _halved(tiling: Tiling, isa: Isa) -> Tiling:
+def halved(tiling: Tiling, isa: Isa) -> Tiling:
     """The tiling with half a vector at its end where that is enough and takes less time than a whole one."""
     s = tiling.stencil
     enough = (tiling.ends or tiling.vectors == s.vectors) and s.segments == 1 and 2 * s.tail >= s.lanes
@@ -195,8 +192,8 @@ def build(params: SpmmParams, isa: Isa) -> Kernel:
                       Stage(float_tile, load_four.llvm(isa) if four else ""))
 
 
-Group = Callable[[Buffers, Buffer, Expr, SpmmParams, Expr, Finish], None]
-"""Emits one group of row blocks: (buffers, source, base, params, flat number of the group, finish)."""
+Group = Callable[[Buffers, Buffer, Expr, SpmmParams, Head, Finish], None]
+"""Emits one group of row blocks: (buffers, source, base, params, head, finish)."""
 Multiply = Callable[[Buffers, Buffer, Expr, Buffer, SpmmParams, Expr], None]
 """Emits one iteration: (buffers, source, base, accumulators, params, iteration)."""
 
@@ -207,30 +204,29 @@ def build_with(params: SpmmParams, isa: Isa, values: dict[str, tuple[int | None,
     def inner(b: Buffers, source: Buffer, base: Expr, part: Expr, chunk: Expr, finish: Finish) -> None:
         p = replace(params, tiling=finish.tiling)
 
-        def one(index: Expr, flat: Expr) -> None:
+        def one(index: Expr, head: Head) -> None:
             finish.request(part * params.groups + index, params.groups * params.tiling.parts)
-            finish.request_cold(index, params.groups, lambda: each_row_to_come(b, params, flat, OUTPUTS_AHEAD))
-            emit(b, source, base, p, flat, finish)
+            finish.request_cold(index, params.groups, lambda: each_row_to_come(b, params, head.flat, OUTPUTS_AHEAD))
+            emit(b, source, base, p, head, finish)
 
-        each_group(params, part, chunk, one)
+        each_group(b, params, part, chunk, one)
 
     weights = arguments(params) | values
     return build_product(params.tiling, isa, weights, inner, params.tiling.stencil.outputs, stage)
 
 
-def group(b: Buffers, source: Buffer, base: Expr, p: SpmmParams, flat: Expr, finish: Finish,
+def group(b: Buffers, source: Buffer, base: Expr, p: SpmmParams, head: Head, finish: Finish,
           multiply: Multiply) -> None:
     """One group of row blocks: the loop over its non-zeros, then its rows' results."""
     lanes, widths = p.tiling.stencil.lanes, p.tiling.widths
     acc = registers(p.accumulators, lanes)
     for register in range(p.accumulators):
         store(acc, register * lanes, splat(0.0, widths[register % len(widths)]))
-    first = T.Bind(b["starts"][flat])
-    _prefetch(b, p, first)
-    with T.serial(0, b["starts"][flat + 1] - first) as step:
-        multiply(b, source, base, acc, p, T.Bind(first + step))
+    _prefetch(b, p, head.first)
+    with T.serial(0, head.steps) as step:
+        multiply(b, source, base, acc, p, T.Bind(head.first + step))
     add_sets(acc, p)
-    for row, register in each_row(b, p, flat, p.tiling.vectors):
+    for row, register in each_row(p, head, p.tiling.vectors):
         finish(row, row, partial(_sum, acc, p, register))
 
 

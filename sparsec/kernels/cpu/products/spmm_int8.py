@@ -235,20 +235,19 @@ def _quantize_tile(b: Buffers, params: SpmmInt8Params, scratch: Buffer, chunk: E
                 store(scratch, place, tile_int8(integers))
 
 
-def _group(params: SpmmInt8Params, b: Buffers, source: Buffer, base: Expr, p: SpmmParams, flat: Expr,
+def _group(params: SpmmInt8Params, b: Buffers, source: Buffer, base: Expr, p: SpmmParams, head: row_blocks.Head,
            finish: Finish) -> None:
     """One group of row blocks: the loop over its non-zeros, then its rows' results, scaled back."""
     tile, scales = source
     lanes, vectors, rows = p.tiling.stencil.lanes, p.tiling.vectors, p.group * p.block
     acc = registers(p.accumulators, lanes, "int32")
     for register in range(p.accumulators):
-        begin = b["begins"][flat * rows + register // vectors] if register < rows * vectors else T.int32(0)
+        begin = b["begins"][head.flat * rows + register // vectors] if register < rows * vectors else T.int32(0)
         store(acc, register * lanes, splat(begin, lanes))
-    first = T.Bind(b["starts"][flat])
-    with T.serial(0, b["starts"][flat + 1] - first) as step:
-        _multiply(b, tile, base, acc, params, T.Bind(first + step))
+    with T.serial(0, head.steps) as step:
+        _multiply(b, tile, base, acc, params, T.Bind(head.first + step))
     spmm.add_sets(acc, p)
-    for row, register in row_blocks.each_row(b, p, flat, p.tiling.vectors):
+    for row, register in row_blocks.each_row(p, head, p.tiling.vectors):
         def product(v: int, row: Expr = row, register: int = register) -> Expr:
             total = T.Cast(f"float32x{lanes}", load(acc, (register + v) * lanes, lanes))
             total = total * splat(b["scales"][row], lanes)

@@ -18,7 +18,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
-from sparsec.kernels.cpu.products.row_blocks import RowBlocks, arguments, each_group, each_row, each_row_to_come
+from sparsec.kernels.cpu.products.row_blocks import Head, RowBlocks, arguments, each_group, each_row, each_row_to_come
 from sparsec.kernels.cpu.products.spmm import AHEAD_SHARE, LINE, MAX_AHEAD, OUTPUTS_AHEAD
 from sparsec.kernels.cpu.products.tiling import Tiling
 from sparsec.kernels.cpu.products.tilings import SPARSE_SHARES, tile_vectors, tilings
@@ -38,7 +38,7 @@ AHEAD_GROUPS = 8  # groups that weights are asked for ahead of their use: pairs 
 BAND_SHARE = 1 / 8  # of the L2 cache that a band's sums take where one tile holds all pixels
 BAND_ROWS = 128  # rows that a band has at least
 INDEX_LOADS = 0.5  # what an index costs, in loads
-_LLVM = """
+LOAD_INDEX = """
 define linkonce_odr i64 @sparsec_load_index(ptr %indices, i64 %index) alwaysinline nounwind {
   %at = getelementptr i16, ptr %indices, i64 %index
   %narrow = load volatile i16, ptr %at, align 2
@@ -188,29 +188,29 @@ def work(params: PairsParams, steps: float, l1_bytes: int, l2_bytes: int) -> Wor
 def build(params: PairsParams, isa: Isa) -> Kernel:
     """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
     def inner(b: Buffers, source: Buffer, base: Expr, part: Expr, chunk: Expr, finish: Finish) -> None:
-        def one(index: Expr, flat: Expr) -> None:
+        def one(index: Expr, head: Head) -> None:
             finish.request(part * params.groups + index, params.groups * params.tiling.parts)
-            finish.request_cold(index, params.groups, lambda: each_row_to_come(b, params, flat, OUTPUTS_AHEAD))
-            _group(b, source, base, params, flat, finish)
+            finish.request_cold(index, params.groups, lambda: each_row_to_come(b, params, head.flat, OUTPUTS_AHEAD))
+            _group(b, source, base, params, head, finish)
 
-        each_group(params, part, chunk, one)
+        each_group(b, params, part, chunk, one)
 
     weights = arguments(params) | {"values": (None, "float32")}
-    return build_product(params.tiling, isa, weights, inner, params.tiling.stencil.outputs, Stage(float_tile, _LLVM))
+    stage = Stage(float_tile, LOAD_INDEX)
+    return build_product(params.tiling, isa, weights, inner, params.tiling.stencil.outputs, stage)
 
 
-def _group(b: Buffers, source: Buffer, base: Expr, p: PairsParams, flat: Expr, finish: Finish) -> None:
+def _group(b: Buffers, source: Buffer, base: Expr, p: PairsParams, head: Head, finish: Finish) -> None:
     """One group of pairs: the loop over its steps, then its rows' results."""
     lanes = p.tiling.stencil.lanes
     acc = registers(p.group * p.tiling.vectors, lanes)
     for register in range(p.group * p.tiling.vectors):
         store(acc, register * lanes, splat(0.0, lanes))
-    first = T.Bind(b["starts"][flat])
-    _prefetch(b, p, first)
-    with T.serial(0, b["starts"][flat + 1] - first) as step:
+    _prefetch(b, p, head.first)
+    with T.serial(0, head.steps) as step:
         for pair in range(p.pairs):
-            _multiply(b, source, base, acc, p, T.Bind((first + step) * p.pairs + pair), pair)
-    for row, register in each_row(b, p, flat, p.tiling.vectors):
+            _multiply(b, source, base, acc, p, T.Bind((head.first + step) * p.pairs + pair), pair)
+    for row, register in each_row(p, head, p.tiling.vectors):
         finish(row, row, partial(_sum, acc, p, register))
 
 

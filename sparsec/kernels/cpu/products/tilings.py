@@ -50,6 +50,15 @@ def ending(stencil: Stencil) -> list[int]:
     return [v for v in range(2, min(total, NARROW + 1)) if -(-total // v) * v > TWICE * total]
 
 
+def sparse_tilings(layer: StencilProduct, target: Target, isa: Isa) -> Iterator[tuple[int, list[Tiling], list[Tiling]]]:
+    """For every tile width its tilings for a sparse weight, those that overlap or come out even and those that end."""
+    even, ends = tile_vectors(layer.stencil, threads=isa.threads), ending(layer.stencil)
+    for vectors in sorted({*even, *ends}):
+        found = list(tilings(layer, target, isa, vectors, SPARSE_SHARES))
+        parts = [replace(each, ends=True) for each in found if vectors in ends and each.mode in ("direct", "im2col")]
+        yield vectors, found if vectors in even else [], parts
+
+
 def tilings(layer: StencilProduct, target: Target, isa: Isa, vectors: int,
             shares: tuple[float, ...] = L1_SHARES) -> Iterator[Tiling]:
     """The tilings of float32 activations with tiles of so many vectors, whose chunks take shares of the L1 cache."""

@@ -35,6 +35,7 @@ from sparsec.kernels.emit.tir import (
     prefetch,
     splat,
     store,
+    whole_buffer,
 )
 
 IN_PLACE = "sparsec.in_place"  # attribute of kernels whose last input is their output as well
@@ -93,7 +94,7 @@ def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int, stage: Stag
         if t.stencil.masked:
             clear_border(b, t.stencil, thread, threads, half=t.half)
         overlap = slots != t.stencil.outputs or t.overlaps
-        sums = T.alloc_buffer((slots * t.tile,), "float32") if overlap and t.turns > 1 else None
+        sums = whole_buffer((slots * t.tile,)) if overlap and t.turns > 1 else None
 
         def entering(tiling: Tiling) -> Enter:
             load_tile = stage.prepare(b, tiling)
@@ -117,7 +118,7 @@ def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int, stage: Stag
 def _emit_bands(b: Buffers, t: Tiling, bands: Bands, isa: Isa, inner: Inner, stage: Stage, thread: Expr) -> None:
     """A thread's bands of rows, see `separable.py`."""
     load_tile = stage.prepare(b, t)
-    scratch = T.alloc_buffer((bands.scratch.size,), "float32", scope="global")
+    scratch = whole_buffer((bands.scratch.size,))
     held = {**b, "y": scratch}
 
     def tile(pixel: Expr, at: Expr) -> None:
