@@ -20,7 +20,7 @@ from sparsec.graph import reader
 from sparsec.graph.classes import class_outputs
 from sparsec.graph.large import streams
 from sparsec.graph.nodes import operator_of
-from sparsec.graph.references import Comparison, Model, compare_with_references, own_spread, runs_of
+from sparsec.graph.references import Comparison, Model, compare_with_references, own_spread, runs_of, takes
 from sparsec.graph.steps import Steps, compare_steps, has_integers
 from sparsec.passes.context import Context
 from sparsec.passes.contributed import restate
@@ -136,7 +136,7 @@ def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], ran
     answer, names = execute(), [spec.name for spec in artifact.manifest.outputs]
     compared: list[Comparison] = []
     runs = runs_of(basis.source)
-    reason, doubts, given = "", list[str](), 0
+    reason, refused, doubts, given = "", "", list[str](), 0
     for each, is_real in [*((each, False) for each in random), *((each, True) for each in real)]:
         try:
             outputs = answer(each)
@@ -146,6 +146,7 @@ def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], ran
             if is_real:
                 raise
             comparison = str(error)
+            refused = refused or (comparison if takes(runs, basis.feeds(each)) else "")
         if isinstance(comparison, Comparison):
             compared.append(with_spread(comparison, basis, each, limit))
             given += is_real
@@ -154,13 +155,22 @@ def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], ran
                                     "compile with verify=False to accept that")
         else:
             reason = comparison
-    if compared and all(doubts):
-        warnings.warn(f"all outputs are {doubts[0]} for the inputs that were tried, which proves little; give real "
-                      "inputs to compare on", stacklevel=2)
+    if compared:
+        _warn(refused, doubts)
     if not compared:
         return Skipped(f"{reason}; give inputs that the model takes (--inputs) to compare on those")
     return replace(_summary(names, compared, limit, basis.classes), steps=steps, widened=bool(basis.half),
                    real=given)
+
+
+def _warn(refused: str, doubts: Sequence[str]) -> None:
+    """Say what a comparison leaves open: inputs that only a reference takes (and why), outputs that hardly tell."""
+    if refused:
+        warnings.warn(f"the artifact refuses random inputs that a reference takes: {refused}; it is compared on "
+                      "others, give real inputs (--inputs) to compare on those", stacklevel=3)
+    if all(doubts):
+        warnings.warn(f"all outputs are {doubts[0]} for the inputs that were tried, which proves little; give real "
+                      "inputs to compare on", stacklevel=3)
 
 
 def _doubt(outputs: Sequence[np.ndarray]) -> str:

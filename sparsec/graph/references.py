@@ -123,6 +123,17 @@ def runs_of(source: Model | ir.Model) -> Runs:
         "onnxruntime": lambda feeds: list(session().run(None, dict(feeds)))}
 
 
+def takes(runs: Runs, feeds: Feeds) -> bool:
+    """Whether some reference runs a model on these inputs."""
+    for run in runs.values():
+        try:
+            run(feeds)
+        except Exception:  # noqa: BLE001, S112 - what references raise has no common base
+            continue
+        return True
+    return False
+
+
 def compare_with_references(runs: Runs, feeds: Feeds, outputs: Sequence[np.ndarray], names: Sequence[str],
                             tolerance: float | None) -> Comparison | str:
     """The comparison of outputs with the first reference that agrees within the tolerance, else with the first at all.

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import sparsec
-from sparsec.compiler.verification import Basis, with_spread
-from sparsec.errors import VerificationError
+from sparsec.compiler.verification import Basis, verify, with_spread
+from sparsec.errors import InputError, VerificationError
 from sparsec.graph.compare import Difference
 from sparsec.graph.references import REFERENCES, Comparison, compare_with_references, own_spread, runs_of
 from tests.support.texts import model
@@ -70,6 +70,22 @@ def test_random_inputs_that_the_model_does_not_take_are_no_error_but_real_ones_a
     assert sparsec.compile(STEERED, tune="off", inputs=real).report["verification"]["inputs"] == 1
     with pytest.raises(VerificationError, match="nothing to compare"):
         sparsec.compile(STEERED, tune="off", inputs={**real, "ends": np.array([4, 6])})
+
+
+def test_inputs_that_only_a_reference_takes_are_told():
+    given = model("g (float[n,4] x) => (float[n,4] y) { y = Relu(x) }")
+    artifact = sparsec.compile(given, tune="off")
+    session = sparsec.InferenceSession(artifact)
+
+    def answer(feeds):
+        if len(feeds["x"]) == 2:
+            raise InputError("input 'x' has two rows")
+        return session.run(None, feeds)
+
+    random = [{"x": np.ones((rows, 4), np.float32)} for rows in (2, 3)]
+    basis = Basis(given)
+    with pytest.warns(UserWarning, match="a reference takes: input 'x' has two rows"):
+        assert verify(basis, artifact, lambda: answer, random, [], 1e-3).inputs == 1
 
 
 def test_constants_at_the_edge_of_a_code_spread_the_answers():
