@@ -169,7 +169,9 @@ def early(report: Mapping[str, Any]) -> list[str]:
     if found["on_us"] is None:
         return [f"{told}, as was asked for"]
     took, other = (found[name] for name in (("on_us", "off_us") if found["early"] else ("off_us", "on_us")))
-    return [f"{told}: a call takes {duration(took)}, and {duration(other)} otherwise, measured"]
+    shapes = found.get("shapes") or {}
+    at = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
+    return [f"{told}: a call takes {duration(took)}, and {duration(other)} otherwise, measured{at and f' with {at}'}"]
 
 
 def overlapping(network_us: float, layers_us: float) -> str:

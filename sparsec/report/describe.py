@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Required, TypedDict
+from typing import Any, NotRequired, Required, TypedDict
 
 import msgspec
 import numpy as np
@@ -82,6 +82,7 @@ class _Overlap(TypedDict):
     early: bool
     off_us: float | None
     on_us: float | None
+    shapes: NotRequired[dict[str, list[int]] | None]
 
 
 class _Report(TypedDict, total=False):

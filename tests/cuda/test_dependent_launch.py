@@ -13,9 +13,8 @@ from onnx import TensorProto
 import sparsec
 from sparsec.backends.cuda import dependent, driver
 from sparsec.cli import tables
-from sparsec.compiler import overlap
 from sparsec.compiler.options import CompileOptions
-from sparsec.errors import ToolchainError, UsageError, VerificationError
+from sparsec.errors import ToolchainError, UsageError
 from sparsec.kernels.cuda import gaps, mma_dense, mma_sp, wgmma_bulk
 from sparsec.kernels.cuda.params import MmaParams, Tile
 from tests.support.cuda import host_gpu, networks
@@ -204,15 +203,16 @@ MEASURED = """
 import json, sys
 import sparsec
 from sparsec.backends.cuda.dependent import TAG
-from sparsec.cli import tables
 from sparsec.compiler import overlap
-told = []
+told, steps = [], []
 for times in ([1e-5, 8e-6], [1e-5, 9.9e-6]):
     overlap.fastest = lambda runs, times=times: ([run() for run in runs], times)[1]
-    artifact = sparsec.compile(sys.argv[1] + "/model.onnx", "cuda-sm90", verify=False)
+    artifact = sparsec.compile(sys.argv[1] + "/model.onnx", "cuda-sm90", verify=False,
+                               progress=lambda step, done: steps.append([step, done]))
     told.append([artifact.report["overlap"], TAG in artifact.library])
 off = sparsec.compile(sys.argv[1] + "/model.onnx", "cuda-sm90", verify=False, tune="off")
-print(json.dumps([*told, ["overlap" in off.report, TAG in off.library]]))
+told.append(["overlap" in off.report, TAG in off.library])
+print(json.dumps([*told, steps[:len(steps) // 2]]))
 """
 
 
@@ -222,25 +222,15 @@ def test_both_ways_are_timed_where_there_is_a_gpu_and_the_faster_is_kept(tmp_pat
     graph("Softmax", graph("Relu", "x"), name="y")
     onnx.save(graph.model({"x": (TensorProto.FLOAT, [4, 768])}, {"y": [4, 768]}), tmp_path / "model.onnx")
     host_gpu.build(tmp_path)
-    gains, loses, untimed = host_gpu.told(tmp_path, MEASURED, HOST_GPU_CAPABILITY="90")
-    assert gains == [{"early": True, "off_us": 10.0, "on_us": 8.0}, True]
-    assert loses == [{"early": False, "off_us": 10.0, "on_us": 9.9}, False]  # less than 2 %
+    gains, loses, untimed, steps = host_gpu.told(tmp_path, MEASURED, HOST_GPU_CAPABILITY="90")
+    assert gains == [{"early": True, "off_us": 10.0, "on_us": 8.0, "shapes": None}, True]
+    assert loses == [{"early": False, "off_us": 10.0, "on_us": 9.9, "shapes": None}, False]  # less than 2 %
     (told,) = tables.early({"overlap": gains[0]})
     assert told.endswith("ended: a call takes 8.0 us, and 10.0 us otherwise, measured")
     assert untimed == [False, False]
-
-
-def test_what_errs_when_it_is_launched_early_is_not_launched_so(monkeypatch):
-    @overlap.overlapped_if_faster
-    def compile_one(_model, options):
-        if options.dependent_launch == "on":
-            raise VerificationError("output 'y' differs")
-        return options.dependent_launch
-
-    monkeypatch.setattr(overlap, "_is_timed", lambda _options: True)
-    with pytest.warns(UserWarning, match="output 'y' differs"):
-        assert compile_one(b"", CompileOptions("cuda-sm90")) == "off"
-    assert compile_one(b"", CompileOptions("cuda-sm90", dependent_launch="off")) == "off"
+    shares = [done for _, done in steps]
+    assert shares == sorted(shares)
+    assert ["launched early" in step for step, _ in steps] == [done >= 0.5 for done in shares]
 
 
 @pytest.mark.parametrize(("target", "asked", "reason"), [
