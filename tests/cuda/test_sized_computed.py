@@ -142,6 +142,26 @@ def test_a_gelu_along_the_tokens_is_one_kernel():
         "Chain_x_x_x_Div_Erf_x_Add_Mul_x_Mul"]
 
 
+def test_a_tanh_may_follow_another_operator():
+    g = networks.Graph()
+    x, mean = linear(g), g("ReduceMean", linear(g), g.constant(np.array([1])))
+    g("Mul", g("Tanh", g("Add", x, mean)), g("Sigmoid", g("Sub", x, mean)), name="gated")
+    x, (half, one, cubic, root) = g("Sub", x, mean), (g.constant(np.float32(n)) for n in (0.5, 1, 0.044715, 0.7978846))
+    inner = g("Mul", root, g("Add", x, g("Mul", cubic, g("Mul", x, g("Mul", x, x)))))
+    g("Mul", g("Mul", x, half), g("Add", g("Tanh", inner), one), name="gelu")
+    compiled = check(g, {"gated": 3, "gelu": 3}, ((1, 1), (2, 7)))
+    assert "Chain_x_x_Add_Tanh_x_Sigmoid_Mul" in {
+        step["computed"][0][0] for step in compiled.program.steps if step["op"] == "chain"}
+
+
+def test_whole_numbers_below_and_above_and_those_of_booleans():
+    g = Quarters()
+    x = linear(g)
+    low = g("Sub", x, g("ReduceMin", x, g.constant(np.array([1]))))
+    g("Add", g("Mul", g("Floor", low), g("Ceil", low)), g("Cast", g("Greater", low, x), to=FLOAT), name="y")
+    check(g, {"y": 3}, given=quarters)
+
+
 def test_powers_are_those_of_C():  # noqa: N802 - the language's name
     g = networks.Graph()
     x = g("Add", linear(g, 16), "x")

@@ -2,11 +2,12 @@
 
 import re
 from functools import cache
+from inspect import signature
 
 import numpy as np
 import pytest
 
-from sparsec.kernels.cuda import attention_parts, key_lists, sized_attention, sized_copy
+from sparsec.kernels.cuda import attention_parts, key_lists, sized_attention, sized_copy, sized_elementwise
 from sparsec.kernels.cuda.attention_params import TILES, AttentionParams, unit
 from sparsec.kernels.divided_keys import partial_length
 from sparsec.kernels.emit.projection import Projection
@@ -155,3 +156,11 @@ def test_divisions_by_numbers_of_the_run_are_those_of_the_machine():
     text = sized_copy.build("float32", "float16").script()
     assert not re.search(r"(//|%) [a-z]", text)
     assert re.search(r"// \d", text)
+
+
+@pytest.mark.parametrize("operator", [each for each in sized_elementwise.OPERATORS if each not in (
+    "Where", *sized_elementwise.COMPARED, *sized_elementwise.LOGICAL)])
+def test_every_operator_is_compiled_between_others(operator):
+    count = len(signature(sized_elementwise.OPERATORS[operator]).parameters)
+    name = "_".join((sized_elementwise.CHAIN, *["x_x_Add"] * count, operator, "x_Mul"))
+    launches.lower(sized_elementwise.build(name, ["float32"] * (2 * count + 1), "float32"), "tirx")

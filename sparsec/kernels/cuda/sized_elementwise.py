@@ -103,7 +103,7 @@ def rejects(operator: str, given: Sequence[str], made: str) -> str | None:
     elif all(each in FLOATS for each in data):
         fits = True
     else:
-        fits = operator in EXACT and len(set(data)) == 1 and data[0] in INTEGERS
+        fits = operator in EXACT and len(set(data)) == 1 and data[0] in INTEGERS + BOOLS * (operator == "Cast")
     wide = made in BOOLS if operator in COMPARED + LOGICAL else made not in BOOLS
     return None if fits and wide and made in (*FLOATS, *INTEGERS, *BOOLS) else (
         f"there is no kernel of '{operator}' of {', '.join(given)}")
@@ -118,8 +118,16 @@ def _least(a: Expr, b: Expr) -> Expr:
     return T.Select(T.Or(T.isnan(b), b < a), b, a)
 
 
-def _activated(name: str) -> Callable[[Expr], Expr]:
-    return lambda x: T.Select(T.isnan(x), x, ACTIVATIONS[name](x, 1, 0.0, 0.0))
+def _sigmoid(x: Expr) -> Expr:
+    return T.Select(T.isnan(x), x, ACTIVATIONS["sigmoid"](x, 1, 0.0, 0.0))
+
+
+def _floor(x: Expr) -> Expr:
+    return T.floor(x)
+
+
+def _ceil(x: Expr) -> Expr:
+    return T.ceil(x)
 
 
 def _power(x: Expr, y: Expr) -> Expr:
@@ -143,8 +151,8 @@ OPERATORS: dict[str, Callable[..., Expr]] = {
     "And": lambda a, b: T.And(a > 0, b > 0), "Or": lambda a, b: T.Or(a > 0, b > 0), "Not": lambda a: a == 0,
     "Abs": lambda x: T.Select(x < 0, -x, x), "Exp": T.exp, "Log": T.log,
     "Neg": lambda x: -x, "Reciprocal": lambda x: T.float32(1) / x, "Relu": lambda x: T.Select(x < 0, T.float32(0), x),
-    "Sigmoid": _activated("sigmoid"), "Sqrt": T.sqrt, "Tanh": _activated("tanh"),
-    "Erf": T.erf, "Floor": T.floor, "Ceil": T.ceil, "Cast": lambda x: x,
+    "Sigmoid": _sigmoid, "Sqrt": T.sqrt, "Tanh": T.tanh,
+    "Erf": T.erf, "Floor": _floor, "Ceil": _ceil, "Cast": lambda x: x,
 }
 """By ONNX's operator, or of what makes a softmax, what an element of the result is; floats are float32."""
 WHOLE: dict[str, Callable[..., Expr]] = {"Max": T.max, "Min": T.min}
