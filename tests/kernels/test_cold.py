@@ -6,7 +6,7 @@ import pytest
 
 from sparsec.backends.cpu.calls import call
 from sparsec.graph.layout import Tiled
-from sparsec.kernels.cpu.products import spmm, spmm_pairs
+from sparsec.kernels.cpu.products import spmm, spmm_matched, spmm_pairs
 from sparsec.target import resolve
 from tests.support.layers import tiles
 from tests.support.targets import isa
@@ -23,7 +23,8 @@ def asked_for(family, tokens, residual):
     return {name for name in ("x", "y", "residual") for line in lines if f"{name}[" in line}
 
 
-@pytest.mark.parametrize("family", [spmm.FAMILY, spmm_pairs.FAMILY], ids=["rows", "pairs"])
+@pytest.mark.parametrize("family", [spmm.FAMILY, spmm_pairs.FAMILY, spmm_matched.FAMILY],
+                         ids=["rows", "pairs", "matched"])
 @pytest.mark.parametrize(("tokens", "residual", "expected"), [
     (128, False, {"x", "y"}), (128, True, {"x", "y", "residual"}), (64, True, set())])
 def test_layers_ask_for_activations_that_fill_half_of_the_l2_cache(family, tokens, residual, expected):

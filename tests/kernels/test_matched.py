@@ -16,20 +16,18 @@ def recipe(weight, parts, chunk):
     return MatchedRows(-(-rows // (2 * parts)), parts, chunk, -(-columns // chunk), 32, (0,), 2)
 
 
-def unpacked(p, arrays, shape):
-    """The weight that the arrays multiply, read as the kernel reads them."""
-    weight = np.zeros((shape[0] + 1, p.chunks * p.chunk_columns), np.float32)
+def places(p, arrays):
+    """The (row, column, value) that the kernel multiplies, those among them that no weight fills."""
     heads = arrays["heads"].reshape(-1, 4)
     columns = arrays["indices"].astype(int) * p.index_unit // p.channel_step
     for turn, start in enumerate(arrays["starts"]):
         at, first = 2 * start, turn % p.chunks * p.chunk_columns
         for sharing, alone, *rows in heads[turn * p.pairs:(turn + 1) * p.pairs]:
             for step in range(sharing + alone):
-                places = ((0, 0), (1, 0), (0, 1), (1, 2)) if step < sharing else ((0, 0), (1, 1))  # side, index
-                for slot, (side, place) in enumerate(places):
-                    weight[rows[side], first + columns[at + place]] += arrays["values"][at + slot]
-                at += len(places)
-    return weight[:shape[0], :shape[1]]
+                found = ((0, 0), (1, 0), (0, 1), (1, 2)) if step < sharing else ((0, 0), (1, 1))  # side, index
+                for slot, (side, place) in enumerate(found):
+                    yield rows[side], first + columns[at + place], arrays["values"][at + slot]
+                at += len(found)
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (67, 100), (200, 64)])
@@ -38,7 +36,16 @@ def unpacked(p, arrays, shape):
 def test_every_weight_is_stored_once(shape, density, parts):
     weight = weight_of(shape, density)
     p = recipe(weight, parts, 48)
-    np.testing.assert_array_equal(unpacked(p, p.pack(weight), shape), weight)
+    stored = np.zeros((shape[0] + 1, p.chunks * p.chunk_columns), np.float32)  # the last row is none
+    for row, column, value in places(p, p.pack(weight)):
+        stored[row, column] += value
+    np.testing.assert_array_equal(stored[:shape[0], :shape[1]], weight)
+
+
+def test_places_that_no_weight_fills_read_what_their_row_reads():
+    weight = weight_of((200, 96), 0.2)
+    p = recipe(weight, 1, 96)
+    assert all(weight[row, column] for row, column, value in places(p, p.pack(weight)))
 
 
 def test_of_a_hundred_rows_each_finds_a_partner_with_a_third_of_its_columns():

@@ -77,7 +77,10 @@ class MatchedRows(Recipe):
         entries = 2 * sharing + alone
         begin = 2 * np.concatenate([[0], entries.cumsum()[:-1]])
         offsets = self._offsets(np.arange(columns.shape[1]))
-        indices = np.full(2 * int(entries.sum()), self.tap_offsets[0] // self.index_unit, np.uint16)
+        both_read = first & second
+        own_first = np.stack([first.argmax(axis=1), second.argmax(axis=1)], axis=1)
+        filler = np.where(both_read.any(axis=1)[:, None], both_read.argmax(axis=1)[:, None], own_first)
+        indices = np.repeat(offsets[filler], entries, axis=0).ravel()
         values = np.zeros(len(indices), np.float32)
         pair, column, slot = _numbered(first & second)
         fits = slot < sharing[pair]
@@ -161,17 +164,16 @@ def _partners(present: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def _matched(present: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The rows of a window in pairs: greedy, by common columns less what their counts differ by."""
     bits = present[rows].astype(np.float32)
-    common = (bits @ bits.T).astype(np.int16)
+    common = (bits @ bits.T).astype(np.int32)
     count = common.diagonal()
-    gain = common - np.abs(count[:, None] - count[None, :])
+    one, other = np.triu_indices(len(rows), 1)
+    gain = common[one, other] - np.abs(count[one] - count[other])
+    order = np.argsort(-gain, kind="stable")[:np.count_nonzero(gain >= 0)]
     free = np.ones(len(rows), bool)
     pairs: list[tuple[int, int]] = []
-    for level in range(int(gain.max(initial=0)), -1, -1):
-        left = np.flatnonzero(free)
-        one, other = np.nonzero(np.triu(gain[np.ix_(left, left)] == level, 1))
-        for a, b in zip(left[one].tolist(), left[other].tolist(), strict=True):
-            if free[a] and free[b]:
-                free[a] = free[b] = False
-                pairs.append((a, b))
+    for a, b in zip(one[order].tolist(), other[order].tolist(), strict=True):
+        if free[a] and free[b]:
+            free[a] = free[b] = False
+            pairs.append((a, b))
     rest = np.flatnonzero(free)  # by falling count, so that neighbours are about as long
     return np.asarray(rows[np.concatenate([np.asarray(pairs, int).reshape(-1, 2), rest.reshape(-1, 2)])])

@@ -21,7 +21,7 @@ from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.cpu.products.tiles import Enter, LoadTile, Part, Tiles, walk
 from sparsec.kernels.emit.codes import FOUR, SIDES, llvm_codes
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, splat, store, whole_buffer
 
 MODES = ("direct", "halo")
 
@@ -110,7 +110,7 @@ def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int,
         for side in range(SIDES if t.finish.coded else 0):
             store(b["ends"], ends + side * t.words, splat(0.0, t.words))
         load_tile = prepare(b, t)
-        waiting = T.alloc_buffer((slots * t.tile,), "int32") if t.chunks > 1 else None
+        waiting = whole_buffer((slots * t.tile,), "int32") if t.chunks > 1 else None
 
         def enter(chunk: Expr, x: Expr, y: Expr, start: Expr) -> Part:
             source, base = load_tile(chunk, x)
