@@ -58,7 +58,7 @@ class IOBinding:
 
     """
 
-    def __init__(self, inputs: Sequence[str], outputs: Sequence[str], gpu: bool = False) -> None:  # noqa: FBT001, FBT002 - the session's to say
+    def __init__(self, inputs: Sequence[str], outputs: Sequence[str], gpu: int | None = None) -> None:
         self._inputs, self._outputs, self._gpu = inputs, outputs, gpu
         self.on_device: dict[str, Any] = {}
         self.out_on_device: dict[str, Any] = {}
@@ -72,30 +72,38 @@ class IOBinding:
         """Read an input from an array, whose contents may change between runs."""
         self.feeds[_known(name, self._inputs, "input")] = array
 
-    def bind_input(self, name: str, device_type: str, device_id: int, element_type: Any,  # noqa: ARG002 - onnxruntime's
-                   shape: Sequence[int], buffer_ptr: int) -> None:
-        """Read an input from memory at an address, which must stay."""
-        if self._gpu and device_type == "cuda":
+    def bind_input(self, name: str, device_type: str, device_id: int, element_type: Any, shape: Sequence[int],
+                   buffer_ptr: int) -> None:
+        """Read an input from memory at an address, which must stay.
+
+        Raises:
+            InputError: it is on another GPU than the session.
+
+        """
+        if self._is_here(f"input '{name}'", device_type, device_id):
             self.on_device[_known(name, self._inputs, "input")] = _at(name, element_type, shape, buffer_ptr)
             return
         self.bind_cpu_input(name, _over(name, device_type, element_type, shape, buffer_ptr))
 
     def bind_ortvalue_input(self, name: str, value: Any) -> None:
         """Read an input from the memory of an `OrtValue`, or of a tensor with `__dlpack__`, which the binding keeps."""
-        if self._gpu and not hasattr(value, "data_type") and hasattr(value, "__dlpack__"):
+        if self._gpu is not None and not hasattr(value, "data_type") and hasattr(value, "__dlpack__"):
             self.on_device[_known(name, self._inputs, "input")] = value
             return
         self.bind_cpu_input(name, _of_value(name, value))
         self._kept[name] = value
 
-    def bind_output(self, name: str, device_type: str = "cpu", device_id: int = 0,  # noqa: ARG002 - onnxruntime's
-                    element_type: Any = None, shape: Sequence[int] | None = None,
-                    buffer_ptr: int | None = None) -> None:
+    def bind_output(self, name: str, device_type: str = "cpu", device_id: int = 0, element_type: Any = None,
+                    shape: Sequence[int] | None = None, buffer_ptr: int | None = None) -> None:
         """Ask for an output, written to memory at an address where one is given, else to new memory.
 
         On "cuda", new memory is asked for in the first run and used again.
+
+        Raises:
+            InputError: it is asked for on another GPU than the session's.
+
         """
-        if self._gpu and device_type == "cuda":
+        if self._is_here(f"output '{name}'", device_type, device_id):
             self._want(name)
             self.out_on_device.pop(name, None)
             if buffer_ptr is not None:
@@ -156,6 +164,15 @@ class IOBinding:
     def get_device_outputs(self) -> list[Any]:
         """The outputs of the last run on the GPU, in the order of their binding, as tensors with `__dlpack__`."""
         return list(self._results)
+
+    def _is_here(self, what: str, device_type: str, device_id: int) -> bool:
+        """Whether a device is the session's GPU; raises InputError where it is another one."""
+        if self._gpu is None or device_type != "cuda":
+            return False
+        if device_id != self._gpu:
+            raise InputError(f"{what} is bound on cuda:{device_id} and the session runs on cuda:{self._gpu}; "
+                             "bind it there")
+        return True
 
     def _want(self, name: str) -> None:
         if _known(name, self._outputs, "output") not in self.wanted:

@@ -178,7 +178,7 @@ class InferenceSession:
     def io_binding(self) -> IOBinding:
         """Arrays by name for `run_with_iobinding`."""
         return IOBinding([spec.name for spec in self._inputs], [spec.name for spec in self._outputs],
-                         self._memory.record is not None)
+                         None if self._memory.record is None else self._memory.devices[1])
 
     def run_with_iobinding(self, binding: IOBinding, run_options: Any = None) -> None:
         """Execute the model once on the arrays of a binding, which gets the outputs; options are ignored.

@@ -8,6 +8,7 @@ import pytest
 
 from sparsec import InferenceSession
 from sparsec.errors import InputError, UsageError
+from sparsec.runtime.binding import IOBinding
 from sparsec.runtime.onnxruntime_arguments import tell
 from tests.support.programs import OFFSET, signature_artifact
 
@@ -99,6 +100,18 @@ def test_a_binding_shares_the_memory_of_onnxruntimes_values(session):
         binding.bind_cpu_input(name, FEEDS[name])
     session.run_with_iobinding(binding)
     np.testing.assert_array_equal(y.numpy(), X + OFFSET)
+
+
+def test_a_binding_on_another_gpu_than_the_sessions_is_refused():
+    binding = IOBinding(["x"], ["y"], 0)
+    told = "put 'x|y' is bound on cuda:7 and the session runs on cuda:0; bind it there"
+    with pytest.raises(InputError, match="^in" + told.replace("|y", "")):
+        binding.bind_input("x", "cuda", 7, np.float32, X.shape, X.ctypes.data)
+    with pytest.raises(InputError, match="^out" + told.replace("x|", "")):
+        binding.bind_output("y", "cuda", 7)
+    binding.bind_input("x", "cuda", 0, np.float32, X.shape, X.ctypes.data)
+    binding.bind_output("y", "cuda")
+    assert (list(binding.on_device), binding.wanted) == (["x"], ["y"])
 
 
 def test_bad_bindings_are_refused(session):
