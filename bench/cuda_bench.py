@@ -49,11 +49,11 @@ def build(arguments):
         wanted = [] if arguments.products else arguments.models or cuda_models.MODELS
         models = [case for model in wanted for case in builder(model)(folder, arguments.target, [model])]
         chosen = cuda_plan.products(arguments.sizes, arguments.columns, arguments.zeros)
-        products = cuda_kernels.build(folder, arguments.target, chosen, arguments.tiles)
+        products, archs = cuda_kernels.build(folder, arguments.target, chosen, arguments.tiles)
     except SparsecError as error:
         sys.exit(f"cuda_bench: {error}")
     cases = [*products[:FIRST], *models, *products[FIRST:]]
-    plan = {"target": arguments.target, "built": time.strftime("%Y-%m-%d %H:%M:%S"),
+    plan = {"target": arguments.target, "archs": archs, "built": time.strftime("%Y-%m-%d %H:%M:%S"),
             "sparsec": version("sparsec"), "cases": cases}
     (folder / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
     size = sum(path.stat().st_size for path in folder.iterdir())
@@ -168,12 +168,11 @@ def missing(folder):
     """Why nothing can be measured here, or None."""
     from sparsec.backends.cuda import driver
     from sparsec.errors import SparsecError
-    from sparsec.target import cuda_archs
 
     if (reason := driver.missing(driver.probe())) is not None:
         return f"no GPU: {reason}"
     try:
-        driver.check(driver.probe(), cuda_archs(plan_of(folder)["target"]), ())
+        driver.check(driver.probe(), plan_of(folder)["archs"], ())
         driver.load_runtime()
     except SparsecError as error:
         return str(error)

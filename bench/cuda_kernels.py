@@ -54,7 +54,10 @@ def eight(product):
 
 
 def build(folder, target, wanted, tiles=TILES):
-    """Write one library of all kernels, the weights, packed and not, and return the cases for the plan."""
+    """Write one library of all kernels, and the weights, packed and not.
+
+    Returns the cases for the plan, and the architectures that the library has code for.
+    """
     from sparsec.backends.registry import backend_of
     from sparsec.target import resolve
 
@@ -74,11 +77,11 @@ def build(folder, target, wanted, tiles=TILES):
         write_weight(folder, product)
         cases.append({**product.case, "weight": weight_file(product), "x_scale": scale, "candidates": candidates})
         print(f"{product.name}: {len(candidates)} kernels", flush=True)
-    write_library(folder / LIBRARY, kernels, resolved)
+    archs = write_library(folder / LIBRARY, kernels, resolved)
     early = {each["symbol"]: kernels[each["symbol"]] for case in cases for each in case["candidates"] if "early" in each}
     if early:
         write_library(folder / EARLY, early, resolved, early=True)
-    return cases
+    return cases, archs
 
 
 def may_be_early(target):
@@ -169,19 +172,22 @@ def write_weight(folder, product):
 
 
 def write_library(path, kernels, target, *, early=False):
-    """Compile kernels; `early` ones are launched before those in front of them have ended."""
+    """Compile kernels, for the architectures that it returns; `early` ones are launched before those in front of them
+    have ended."""
     import tvm
 
     from sparsec.backends.cuda.build import architectures, asked, settings
     from sparsec.backends.cuda.library import build_library
 
     module = tvm.IRModule(kernels)
+    archs = architectures(module, target)
     with settings(target) as cuda:
         executable = tvm.compile(module, target=cuda, tir_pipeline="tirx")
-    library, objects = build_library(executable, architectures(module, target), overlap=asked(module) if early else None)
+    library, objects = build_library(executable, archs, overlap=asked(module) if early else None)
     if objects:
         raise SystemExit("no linker: install ld, lld, gcc or clang")
     path.write_bytes(library)
+    return archs
 
 
 def store(folder, arrays):

@@ -110,6 +110,15 @@ def test_without_a_gpu_a_run_says_so(tmp_path):
     assert not (tmp_path / "cuda.json").exists()
 
 
+@pytest.mark.parametrize(("capability", "told"), [((8, 0), "sm_80"), ((10, 0), "sm_100")])
+def test_a_gpu_that_the_kernels_are_not_for_is_refused_in_a_line(tmp_path, monkeypatch, capability, told):
+    (tmp_path / "plan.json").write_text(json.dumps({"target": "cuda-sm90", "archs": ["sm_90a"], "cases": []}))
+    monkeypatch.setattr(driver, "probe", lambda: driver.Gpu((13, 0), capability))
+    reason = cuda_bench_script.missing(tmp_path)
+    assert f"holds code for sm_90a alone and this GPU is an {told}" in reason
+    assert "\n" not in reason
+
+
 def test_a_package_names_what_the_machine_lacks_and_says_what_it_would_measure(tmp_path):
     (tmp_path / "cases").mkdir()
     case = {"case": "256 x 256, 16", "candidates": [{}, {}]}
@@ -145,7 +154,7 @@ def test_options_of_equal_arrays_are_packed_once(tmp_path, monkeypatch):
     pack = packing.weight_arrays
     monkeypatch.setattr(packing, "weight_arrays", lambda *given: counted.append(given) or pack(*given))
     monkeypatch.setattr(cuda_kernels, "write_library", lambda *_given, **_named: None)
-    cases = cuda_kernels.build(tmp_path, "cuda-sm80", [Product(256, 16), Product(256, 64)], tiles=2)
+    cases, _ = cuda_kernels.build(tmp_path, "cuda-sm80", [Product(256, 16), Product(256, 64)], tiles=2)
     found = [each for case in cases for each in case["candidates"]
              if each["kernel"].startswith("mma") and "int8" not in each["kernel"]]
     assert len(found) == 8  # dense and 2:4, two tiles of each for either number of tokens
@@ -158,7 +167,8 @@ def test_options_of_equal_arrays_are_packed_once(tmp_path, monkeypatch):
 @needs_nvcc
 @needs_host_gpu
 def test_the_best_predicted_kernel_for_few_tokens_is_also_launched_early(tmp_path):
-    cases = cuda_kernels.build(tmp_path, "cuda-sm90", [Product(256, 16)], tiles=1)
+    cases, archs = cuda_kernels.build(tmp_path, "cuda-sm90", [Product(256, 16)], tiles=1)
+    assert archs == ("sm_90a",)  # a kernel for warp groups among them
     (tmp_path / "plan.json").write_text(json.dumps({"cases": cases}))
     own = [each for each in cases[0]["candidates"] if not each["library"]]
     best = min(own, key=lambda each: each["predicted_us"])["symbol"]
