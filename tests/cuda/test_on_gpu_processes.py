@@ -11,26 +11,20 @@ from pathlib import Path
 import pytest
 
 import sparsec
-from sparsec.backends.cuda import driver
-from sparsec.target import CUDA_ARCHS
 from tests.support.cuda import calls, networks
-from tests.support.cuda.sass import needs_nvcc
+from tests.support.cuda.gpu import ARCH, NEEDED, WAYS
 
-GPU = driver.probe()
-ARCH = "" if GPU is None or GPU.capability is None else "sm" + "".join(map(str, GPU.capability))
 SANITIZER = shutil.which("compute-sanitizer", path=os.pathsep.join(
     [os.environ.get("PATH", ""), str(Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin")]))
-pytestmark = [pytest.mark.gpu, needs_nvcc,
-              pytest.mark.skipif(ARCH.replace("sm", "sm_") not in CUDA_ARCHS,
-                                 reason="there is no GPU that kernels are made for")]
+pytestmark = NEEDED
 
 
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory):
-    """The file of a transformer for any size."""
+@pytest.fixture(scope="module", params=WAYS)
+def artifact(request, tmp_path_factory):
+    """The file of a transformer for any size, whose kernels are launched in either way."""
     path = tmp_path_factory.mktemp("processes") / "model.sparsec"
     model = networks.symbolic(networks.transformer(), "batch", "sequence")
-    sparsec.compile(model, f"cuda-{ARCH}", strict=True).save(path)
+    sparsec.compile(model, f"cuda-{ARCH}", dependent_launch=request.param, strict=True).save(path)
     return path
 
 
