@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -242,7 +243,7 @@ class Backend(ABC):
         """Compile parts of a planned graph, each from its inputs to its outputs, to functions of one library.
 
         The function of a chain of the parts, where there is one, comes behind them. What other programs compile goes on
-        beside the caller, who begins all libraries before asking for one.
+        beside the caller, `side_by_side`, who begins all libraries before asking for one.
 
         Raises:
             UnsupportedOperatorError: as `build`, or there are no run-time sizes on the target.
@@ -251,6 +252,10 @@ class Backend(ABC):
         raise UnsupportedOperatorError(f"sizes in the model '{graph.graph.name}' are known at run time only, and "
                                        f"target '{job.target.name}' needs static ones; give every dimension a size "
                                        "with dims or shapes, or compile for a cpu")
+
+    def side_by_side(self) -> AbstractContextManager[None]:
+        """While it lasts, what other programs compile goes on by itself; what none has begun at its end is dropped."""
+        return nullcontext()
 
     def needs_of_all(self, needs: Sequence[Needs]) -> Needs:
         """What a program of several libraries needs, of which each has needs of its own."""

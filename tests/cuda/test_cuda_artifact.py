@@ -1,8 +1,11 @@
 """Artifacts for GPUs: a cubin for every architecture, sparse instructions, and clear errors."""
 
+import os
 import re
+import signal
 import subprocess
 import threading
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -185,15 +188,57 @@ def test_libraries_that_wait_are_compiled_side_by_side(monkeypatch):
     both = threading.Barrier(2)  # broken where the first is compiled by itself
     monkeypatch.setattr(library, "fat_binary", lambda *_: both.wait(timeout=60) * b"" or FATBIN)
     monkeypatch.setattr(build, "version", lambda: (13, 0))
-    waiting = [build_kernels({"copy": sized_copy.build(each, each)}, resolve("cuda-sm80"))
-               for each in ("int8", "int16")]
-    assert all(FATBIN in each().library for each in waiting)
+    with library.side_by_side():
+        waiting = [copies(each) for each in ("int8", "int16")]
+        assert all(FATBIN in each().library for each in waiting)
+
+
+def copies(dtype):
+    return build_kernels({"copy": sized_copy.build(dtype, dtype)}, resolve("cuda-sm80"))
+
+
+def test_after_an_error_nothing_else_is_compiled(monkeypatch):
+    taken, error = [], threading.Event()
+    monkeypatch.setattr(library, "available", lambda: 2)
+    monkeypatch.setattr(library, "fat_binary", lambda source, _: taken.append(source) or error.wait() * FATBIN)
+    with suppress(ToolchainError), library.side_by_side():
+        for each in ("int8", "int16", "int32", "int64"):
+            copies(each)
+        raise ToolchainError("of another library")
+    error.set()
+    for each in threading.enumerate():
+        if each.name.startswith("nvcc"):
+            each.join()
+    assert len(taken) <= 2
+
+
+def test_forked_processes_compile_too(monkeypatch):
+    monkeypatch.setattr(library, "fat_binary", lambda *_: FATBIN)
+    monkeypatch.setattr(build, "version", lambda: (13, 0))
+
+    def compiled():
+        with library.side_by_side():
+            return copies("int8")().library
+
+    assert FATBIN in compiled()
+    child = os.fork()
+    if not child:
+        signal.alarm(60)  # which ends it where it waits for threads that only the parent has
+        os._exit(FATBIN not in compiled())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @needs_nvcc
 def test_source_that_does_not_compile_is_an_error():
     with pytest.raises(ToolchainError, match="nvcc failed"):
         toolchain.fat_binary("this is no CUDA", ["sm_80"])
+
+
+def test_files_that_others_remove_from_the_cache_are_no_failure(tmp_path, recwarn):
+    (tmp_path / "removed.fatbin").symlink_to("nowhere")
+    toolchain._keep(tmp_path / "made.fatbin", FATBIN)
+    assert (tmp_path / "made.fatbin").read_bytes() == FATBIN
+    assert not recwarn
 
 
 def test_targets_of_several_architectures():

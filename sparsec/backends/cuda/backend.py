@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, cast
 
 from sparsec.backends.base import Backend, Built, Judge, KernelTime
@@ -165,6 +166,12 @@ class CudaBackend(Backend):
 
         lowered = lower_parts(graph, parts, job.target, job.precision)
         return build_functions(*lowered, job.target, overlap=_overlaps(job))
+
+    def side_by_side(self) -> AbstractContextManager[None]:
+        """Of nvcc's."""
+        from sparsec.backends.cuda.library import side_by_side
+
+        return side_by_side()
 
     def needs_of_all(self, needs: Sequence[Needs]) -> Needs:
         """Those of code that runs on one architecture alone, where there is such, and the libraries of all."""

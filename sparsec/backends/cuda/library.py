@@ -12,9 +12,11 @@ texts and arrays begin with their length.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache, partial
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -29,7 +31,7 @@ from sparsec.machine.cpus import available
 
 _WORD = 8
 NOTHING: Mapping[str, Future[bytes]] = MappingProxyType({})
-
+_POOL: ContextVar[ThreadPoolExecutor | None] = ContextVar("nvcc", default=None)
 
 FATBIN = b"\x50\xed\x55\xba"
 """The first bytes of a fat binary; its version, the length of its header (both 2 bytes) and of the rest (8) follow."""
@@ -65,21 +67,32 @@ def build_library(executable: tvm.runtime.Executable, archs: Sequence[str],
 
 def begin_library(executable: tvm.runtime.Executable, archs: Sequence[str], *,
                   overlap: dependent.Ahead | None = None) -> Callable[[], tuple[bytes, tuple[int, ...]]]:
-    """What waits for the shared object as `build_library` has it, for whose sources nvcc begins at once."""
+    """What waits for the shared object as `build_library` has it, whose sources nvcc begins at once `side_by_side`."""
     begun: dict[str, Future[bytes]] = {}
+    pool = _POOL.get()
 
     def begin(source: str) -> bytes:
-        begun[source] = _pool().submit(fat_binary, source, archs)
+        if pool is not None:
+            begun[source] = pool.submit(fat_binary, source, archs)
         return b""
 
     _rewritten(_serialised(executable.mod), begin, overlap=overlap)
     return partial(build_library, executable, archs, begun, overlap=overlap)
 
 
-@cache
-def _pool() -> ThreadPoolExecutor:
-    """Who waits for nvcc, one thread for every processor, and for what is compiled meanwhile."""
-    return ThreadPoolExecutor(max(2, available()), "nvcc")
+@contextmanager
+def side_by_side() -> Iterator[None]:
+    """While it lasts, libraries that are begun are compiled beside each other, and beside what else this thread does.
+
+    One thread for every processor waits for nvcc; what none has taken up at the end, after an error, never is.
+    """
+    pool = ThreadPoolExecutor(max(2, available()), "nvcc")
+    outer = _POOL.set(pool)
+    try:
+        yield
+    finally:
+        _POOL.reset(outer)
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _serialised(module: tvm.runtime.Module) -> bytes:

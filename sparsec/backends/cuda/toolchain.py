@@ -15,7 +15,8 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,11 +88,18 @@ def _keep(path: Path, binary: bytes) -> None:
     try:
         files.make_own(path.parent)
         files.write(path, binary)
-        for old in sorted(path.parent.glob("*.fatbin"), key=lambda each: each.stat().st_mtime)[:-KEPT]:
+        for _, old in sorted(_written(path.parent))[:-KEPT]:
             old.unlink(missing_ok=True)
     except OSError as error:
         warnings.warn(f"the cache {path.parent} cannot be written ({error.strerror}); kernels are compiled again next "
                       "time", stacklevel=2)
+
+
+def _written(folder: Path) -> Iterator[tuple[float, Path]]:
+    """When each of the compiled sources in a folder was; without those that others remove meanwhile."""
+    for each in folder.glob("*.fatbin"):
+        with suppress(FileNotFoundError):
+            yield each.stat().st_mtime, each
 
 
 def _compiled(toolchain: Toolchain, source: str, archs: Sequence[str]) -> bytes:

@@ -179,24 +179,25 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     layers = found.alone
     reports: list[Report] = []
     needs: list[Needs] = []
-    kernels = _kernels(plan, job, backend)
-    built: list[tuple[RowPlan, Later]] = []
-    plan.fields["rows"] = []
-    numbers: dict[bytes, int] = {}
-    for each in row_plans(model, found, job, context, backend, limits):
-        chain = token.chain if token is not None and each.count == 1 else None
-        each.job.announce("build")
-        later = backend.build_functions(each.whole.model, each.job, each.whole.parts(), chain)
-        if backend.device:
-            built.append((each, later))
-        else:  # equal constants of the next one are not held beside those
+    with backend.side_by_side():
+        kernels = _kernels(plan, job, backend)
+        built: list[tuple[RowPlan, Later]] = []
+        plan.fields["rows"] = []
+        numbers: dict[bytes, int] = {}
+        for each in row_plans(model, found, job, context, backend, limits):
+            chain = token.chain if token is not None and each.count == 1 else None
+            each.job.announce("build")
+            later = backend.build_functions(each.whole.model, each.job, each.whole.parts(), chain)
+            if backend.device:
+                built.append((each, later))
+            else:  # equal constants of the next one are not held beside those
+                _finish(plan, each, later(), backend, numbers, needs)
+            layers += each.layers
+            reports += each.passes
+            left += each.outside
+        plan.fields["kernels"] = None if kernels is None else kernels(needs)
+        for each, later in built:
             _finish(plan, each, later(), backend, numbers, needs)
-        layers += each.layers
-        reports += each.passes
-        left += each.outside
-    plan.fields["kernels"] = None if kernels is None else kernels(needs)
-    for each, later in built:
-        _finish(plan, each, later(), backend, numbers, needs)
     program = Program(b"", SIZED, plan.program(), _specs(model.graph.inputs, input_names(model)),
                       _specs(model.graph.outputs, output_names(model)), needs=backend.needs_of_all(needs))
     return Sized(program, tuple(layers), tuple(outside(found, model.graph, left, context.spared)), tuple(reports))
