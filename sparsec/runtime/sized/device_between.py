@@ -173,13 +173,12 @@ class Between(Attending):
     def _standing(self, name: str, dtype: np.dtype[Any]) -> np.ndarray:
         """A constant in C order, of an element type: kernels that are told of this array read what was sent once."""
         held, key = self._kernels.standing, (name, dtype.name)
-        if key not in held:
-            held[key] = np.asarray(self._values[name].array, dtype, order="C")
+        with self._kernels.once:
+            if key not in held:
+                held[key] = np.asarray(self._values[name].array, dtype, order="C")
         array: np.ndarray = held[key]
         if array.nbytes:
-            sent = array.view(CODES) if array.dtype == bool else array
-            self._resident(name, sent)
-            memory, _ = self._kernels.resident[name, sent.dtype.name]
+            memory, _ = self._resident(name, array.view(CODES) if array.dtype == bool else array)
             self.stands.append((array.ctypes.data, array.nbytes, memory))
         return array
 
@@ -191,17 +190,17 @@ class Between(Attending):
                 return self._lane.view(memory, at - begin, (span(array),), array.dtype.name)
         return super()._tensor(array)
 
-    def _resident(self, name: str, array: np.ndarray) -> Any:
-        """A constant, in an element type, which all calls of a program read where it was sent once."""
+    def _resident(self, name: str, array: np.ndarray) -> tuple[Any, Any]:
+        """The memory and tensor of a constant, in an element type, which all calls read where it was sent once."""
         key, found = (name, array.dtype.name), self._kernels.resident
-        if key not in found:
-            memory = self._lane.allocate(array.nbytes)
-            tensor = self._lane.view(memory, 0, (array.size,), array.dtype.name)
-            self._lane.do([Transfer(np.ascontiguousarray(array), tensor, back=False)])
-            found[key] = memory, tensor
-        memory, tensor = found[key]
-        self.kept.append(memory)
-        return tensor
+        with self._kernels.once:
+            if key not in found:
+                memory = self._lane.allocate(array.nbytes)
+                tensor = self._lane.view(memory, 0, (array.size,), array.dtype.name)
+                self._lane.do([Transfer(np.ascontiguousarray(array), tensor, back=False)])
+                found[key] = memory, tensor
+        self.kept.append(found[key][0])
+        return found[key]
 
     def _nothing(self, dtype: np.dtype[Any]) -> np.ndarray:
         """What stands for an array that nobody reads."""

@@ -186,7 +186,8 @@ class Computing(Between):
         if not value.fixed:
             return self._typed(name, dtype), None
         array = np.ascontiguousarray(value.array, np.dtype(bool) if dtype == "bool" else element_type(dtype))
-        settled = self._resident(name, _bytes(array)) if self._is_constant(name) else self._settle(_bytes(array))
+        sent = _bytes(array)
+        settled = self._resident(name, sent)[1] if self._is_constant(name) else self._settle(sent)
         return array.reshape(np.shape(value.array)), settled
 
     def _elementwise(self, kernel: Computed, operands: Sequence[Operand]) -> Value:

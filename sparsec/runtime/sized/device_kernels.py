@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +41,7 @@ class DeviceKernels:
     Attributes:
         resident: by name and element type the memory and the tensor of constants that kernels between stages read.
         standing: the arrays that stand for these.
+        once: who holds it enters one of either, which nobody replaces: tapes know both by their addresses.
 
     """
 
@@ -50,6 +52,7 @@ class DeviceKernels:
         self.half, self.weights, self.recurrences = half, weights, recurrences
         self.resident: dict[tuple[str, str], tuple[Any, Any]] = {}
         self.standing: dict[tuple[str, str], Any] = {}
+        self.once = threading.Lock()
         self._calls: dict[tuple[int, int], list[Call]] = {}
         self._functions: dict[str, Any] = {}
 
