@@ -24,8 +24,8 @@ def calibrated(model: ir.Model, job: Job, takes: Callable[[ir.Node], bool], prec
                ) -> dict[ir.Node, LayerSamples]:
     """What layers see in the real inputs where there are any, else in random ones.
 
-    At some precisions real inputs are the layers' `RANGES`. Nothing is known where nodes cannot be executed one by one.
-    What the job knows that layers have `seen` counts in place of that.
+    At some precisions real inputs are the layers' `RANGES`. What the job knows that layers have `seen` counts in place
+    of that, and is all that is known where nodes cannot be executed one by one.
     """
     seen = {} if job.seen is None else {node: each for node in model.graph if takes(node)
                                         and (each := job.seen(node)) is not None}
@@ -38,8 +38,9 @@ def calibrated(model: ir.Model, job: Job, takes: Callable[[ir.Node], bool], prec
     try:
         seen = observe(model, job.real or job.generated, takes)
     except UnsupportedOperatorError as error:
-        warnings.warn(f"layers are not judged one by one, and not calibrated: {error}", stacklevel=5)
-        return {}
+        others = "other layers" if known else "layers"
+        warnings.warn(f"{others} are not judged one by one, and not calibrated: {error}", stacklevel=5)
+        return known
     if job.precision in precisions and job.real:
         for node, each in seen.items():
             RANGES.set(node, each.ranges)

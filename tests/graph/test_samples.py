@@ -1,17 +1,21 @@
 """Samples: how arrays become several of them, what layers see of each, and what outputs are judged by."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx.parser
 import pytest
 from onnx import numpy_helper
 
+from sparsec.backends import observing
 from sparsec.backends.cpu.layers import allows_fewer_bits
 from sparsec.backends.observing import observe
 from sparsec.compiler.pipeline import run_passes
-from sparsec.errors import InputError
+from sparsec.errors import InputError, UnsupportedOperatorError
 from sparsec.graph import reader
 from sparsec.graph.compare import same_class, split_samples
 from sparsec.graph.evaluate import evaluate, run_node, walk
+from sparsec.kernels.ranges import RANGES, LayerSamples, Ranges
 from sparsec.passes.context import Context
 from sparsec.target import resolve
 
@@ -72,3 +76,17 @@ def test_a_layer_sees_windows_of_its_input_and_its_ranges(graph):
     ([[0, 1], [1, 0]], [[0, 2], [0, 1]], 0.5), ([[1.0]], [[1.0]], None), ([1.0, 2.0], [1.0, 2.0], None)])
 def test_classes_are_compared_for_matrices_of_scores(actual, expected, share):
     assert same_class(np.array(actual, np.float32), np.array(expected, np.float32)) == share
+
+
+def test_what_layers_have_seen_stays_known_where_others_cannot_be_executed(graph, monkeypatch):
+    def refuse(*_):
+        raise UnsupportedOperatorError("no reference of it")
+
+    monkeypatch.setattr(observing, "observe", refuse)
+    seen = LayerSamples(np.zeros((27, 1)), Ranges(np.zeros(3), np.ones(3)))
+    job = SimpleNamespace(seen=lambda node: seen if node.op_type == "Conv" else None, precision="int8", real=(),
+                          generated=())
+    with pytest.warns(UserWarning, match="other layers are not judged"):
+        known = observing.calibrated(graph, job, lambda _: True, ["int8"])
+    [(layer, told)] = known.items()
+    assert (told, RANGES.get(layer)) == (seen, seen.ranges)
