@@ -87,7 +87,7 @@ def noted(monkeypatch):
     """The parts of fixed sizes that are lowered from here on, whose programs say which of them they are."""
     lowered = []
 
-    def note(part):
+    def note(part, **_):
         lowered.append(part)
         return Program(str(len(lowered) - 1).encode(), "main", part.constants, part.inputs, part.outputs,
                        needs=build.needs_of(("sm_80",)))
