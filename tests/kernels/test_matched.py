@@ -57,5 +57,6 @@ def test_of_a_hundred_rows_each_finds_a_partner_with_a_third_of_its_columns():
     assert 2 * (2 * sharing + alone) < 1.03 * nonzeros  # places that no weight fills
     assert sharing > 0.27 * nonzeros / 2  # of 11 non-zeros chance gives one in common
     steps = expected_steps(weight, 112)
+    assert all(type(each) is float for each in steps)  # reports hold what is predicted from them
     assert steps.sharing == pytest.approx(sharing / (128 * 4), rel=0.1)
     assert 2 * steps.sharing + steps.alone == pytest.approx((2 * sharing + alone) / (128 * 4), rel=0.05)

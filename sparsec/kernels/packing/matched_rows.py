@@ -131,7 +131,7 @@ def expected_steps(weight: np.ndarray, chunk_columns: int) -> Expected:
         longest, common = _lengths(first, second)
         sharing = shared_steps(longest, common)
         found.append((sharing.mean(), (longest - 2 * sharing).mean()))
-    return Expected(*np.mean(found, axis=0))
+    return Expected(*np.mean(found, axis=0).tolist())
 
 
 def shared_steps(longest: np.ndarray, common: np.ndarray) -> np.ndarray:
