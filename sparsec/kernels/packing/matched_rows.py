@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparsec.kernels.packing.columns import numbered, read_offsets
 from sparsec.kernels.packing.recipe import Recipe
 from sparsec.kernels.packing.row_groups import deal
 
@@ -76,13 +77,14 @@ class MatchedRows(Recipe):
         """
         entries = 2 * sharing + alone
         begin = 2 * np.concatenate([[0], entries.cumsum()[:-1]])
-        offsets = self._offsets(np.arange(columns.shape[1]))
+        offsets = read_offsets(
+            np.arange(columns.shape[1]), self.channel_step, self.tap_offsets, self.index_unit).astype(np.uint16)
         both_read = first & second
         own_first = np.stack([first.argmax(axis=1), second.argmax(axis=1)], axis=1)
         filler = np.where(both_read.any(axis=1)[:, None], both_read.argmax(axis=1)[:, None], own_first)
         indices = np.repeat(offsets[filler], entries, axis=0).ravel()
         values = np.zeros(len(indices), np.float32)
-        pair, column, slot = _numbered(first & second)
+        pair, column, slot = numbered(first & second)
         fits = slot < sharing[pair]
         pair, column, slot = pair[fits], column[fits], slot[fits]
         at = begin[pair] + 4 * slot
@@ -91,18 +93,12 @@ class MatchedRows(Recipe):
             values[at + side] = columns[both[pair, side], column]
         for side, rest in enumerate((first.copy(), second.copy())):
             rest[pair, column] = False
-            own, own_column, own_slot = _numbered(rest)
+            own, own_column, own_slot = numbered(rest)
             beside, step = own_slot < sharing[own], begin[own] + 4 * own_slot
             later = begin[own] + 2 * (sharing[own] + own_slot)
             indices[np.where(beside, step + 1, later) + side] = offsets[own_column]
             values[np.where(beside, step + 2, later) + side] = columns[both[own, side], own_column]
         return indices, values
-
-    def _offsets(self, column: np.ndarray) -> np.ndarray:
-        """Where the kernel reads the inputs of a chunk's columns, in the units of indices."""
-        taps = len(self.tap_offsets)
-        offsets = column // taps * self.channel_step + np.asarray(self.tap_offsets)[column % taps]
-        return np.asarray(offsets // self.index_unit).astype(np.uint16)
 
 
 class _Chunk(NamedTuple):
@@ -142,13 +138,6 @@ def shared_steps(longest: np.ndarray, common: np.ndarray) -> np.ndarray:
 def _lengths(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Non-zeros of the longer row of every pair, and columns in which both have one."""
     return np.maximum(first.sum(axis=1), second.sum(axis=1)), (first & second).sum(axis=1)
-
-
-def _numbered(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row and column of every chosen element, and its number in its row."""
-    row, column = np.divmod(np.flatnonzero(chosen), chosen.shape[1])
-    count = np.bincount(row, minlength=len(chosen))
-    return row, column, np.arange(len(row)) - (count.cumsum() - count)[row]
 
 
 def _partners(present: np.ndarray, rows: np.ndarray) -> np.ndarray:

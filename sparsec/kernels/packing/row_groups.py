@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsec.kernels.packing.columns import read_offsets
 from sparsec.kernels.packing.recipe import Recipe
 
 
@@ -74,7 +75,7 @@ class RowGroups(Recipe):
         # Past a row's end its last position repeats with value zero: the load stays inside the chunk.
         source = origin[owner][:, None, :] + np.minimum(position, np.maximum(count - 1, 0))
         np.minimum(source, len(column) - 1, out=source)
-        offset = self._offsets(column)[source]
+        offset = read_offsets(column % tapped, p.channel_step, p.tap_offsets, p.index_unit)[source]
         offset[np.broadcast_to(count == 0, offset.shape)] = p.tap_offsets[0] // p.index_unit
         values = stored[source]
         values[position >= count] = 0
@@ -91,12 +92,6 @@ class RowGroups(Recipe):
         dealt = deal(counts[section * own:(section + 1) * own].sum(axis=1), self.parts, self.groups * self.group)
         dealt = np.where(dealt >= 0, dealt + section * own, -1)
         return dealt[:, None, :].repeat(self.chunks // self.sections, axis=1)
-
-    def _offsets(self, column: np.ndarray) -> np.ndarray:
-        """Where the kernel reads the inputs of columns, in the units of indices."""
-        taps, local = len(self.tap_offsets), column % self.chunk_columns
-        offsets = local // taps * self.channel_step + np.asarray(self.tap_offsets)[local % taps]
-        return np.asarray(offsets // self.index_unit)
 
 
 def deal(counts: np.ndarray, parts: int, per_part: int) -> np.ndarray:

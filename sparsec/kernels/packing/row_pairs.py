@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsec.kernels.packing.columns import numbered, read_offsets
 from sparsec.kernels.packing.recipe import Recipe
 from sparsec.kernels.packing.row_groups import deal
 
@@ -94,7 +95,8 @@ class RowPairs(Recipe):
         member = np.tile(np.arange(p.pairs), len(steps))
         width, height = p.shared + 2 * p.single, 2 * (p.shared + p.single)
         total = int(steps.sum()) * p.pairs
-        offsets = self._offsets(np.arange(columns.shape[1]))
+        offsets = read_offsets(
+            np.arange(columns.shape[1]), self.channel_step, self.tap_offsets, self.index_unit).astype(np.uint16)
         indices = np.full((total, width), p.tap_offsets[0] // p.index_unit, np.uint16)
         values = np.zeros((total, height), np.float32)
 
@@ -108,14 +110,14 @@ class RowPairs(Recipe):
                 values[step, 2 * (start + slot % places) + row] = columns[both[pair, row], column]
 
         own = first.copy(), second.copy()
-        pair, column, slot = _numbered(first & second)
+        pair, column, slot = numbered(first & second)
         fits = slot < (limit * p.shared)[pair]
         pair, column = pair[fits], column[fits]
         put(pair, column, slot[fits], None)
         taken = np.bincount(pair, minlength=len(both))
         for side, rest in enumerate(own):
             rest[pair, column] = False
-            row_pair, row_column, slot = _numbered(rest)
+            row_pair, row_column, slot = numbered(rest)
             room = (limit * p.single)[row_pair]
             fits = slot < room
             put(row_pair[fits], row_column[fits], slot[fits], side)
@@ -124,12 +126,6 @@ class RowPairs(Recipe):
             put(over, row_column[~fits], taken[over] + (slot - room)[~fits], None)
             taken = taken + np.bincount(over, minlength=len(both))
         return indices.reshape(-1, p.pairs * width), values.reshape(-1, p.pairs * height)
-
-    def _offsets(self, column: np.ndarray) -> np.ndarray:
-        """Where the kernel reads the inputs of a chunk's columns, in the units of indices."""
-        taps = len(self.tap_offsets)
-        offsets = column // taps * self.channel_step + np.asarray(self.tap_offsets)[column % taps]
-        return np.asarray(offsets // self.index_unit).astype(np.uint16)
 
 
 @dataclass(frozen=True)
@@ -154,13 +150,6 @@ def expected_steps(weight: np.ndarray, chunk_columns: int, shared: int, single: 
         first, second = (present[each] for each in _partners(present, rows, shared, single).T)
         found.append(_steps(first.sum(axis=1), second.sum(axis=1), (first & second).sum(axis=1), shared, single).mean())
     return float(np.mean(found))
-
-
-def _numbered(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row and column of every chosen element, and its number in its row."""
-    row, column = np.divmod(np.flatnonzero(chosen), chosen.shape[1])
-    count = np.bincount(row, minlength=len(chosen))
-    return row, column, np.arange(len(row)) - (count.cumsum() - count)[row]
 
 
 def _steps(first: np.ndarray, second: np.ndarray, common: np.ndarray, shared: int, single: int) -> np.ndarray:

@@ -72,6 +72,21 @@ class RowBlocks(ABC):
         return self.group * self.unroll // PER_WORD[self.word]
 
 
+class FloatRows(RowBlocks):
+    """What the parameters of sparse kernels on float32 activations have in common beside."""
+
+    @property
+    def index_unit(self) -> int:
+        """Floats that an index counts: 2 where every offset is even, so that 16 bits reach twice as far."""
+        even = all(offset % 2 == 0 for offset in (self.tiling.channel_step, *self.tiling.tap_offsets))
+        return 2 if even else 1
+
+    @property
+    def reach(self) -> int:
+        """The largest index."""
+        return ((self.tiling.chunk - 1) * self.tiling.channel_step + max(self.tiling.tap_offsets)) // self.index_unit
+
+
 def format_of(block: int) -> str:
     """The storage format of blocks of so many rows."""
     return "csr" if block == 1 else f"bcsr {block}x1"

@@ -20,8 +20,8 @@ from sparsec.kernels.cpu.products.layer import StencilProduct, nonzero_blocks
 from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
 from sparsec.kernels.cpu.products.row_blocks import (
     ROW_BLOCKS,
+    FloatRows,
     Head,
-    RowBlocks,
     arguments,
     each_group,
     each_row,
@@ -60,7 +60,7 @@ OUTPUTS_AHEAD = 4  # groups that outputs are asked for ahead of the first sums
 
 
 @dataclass(frozen=True)
-class SpmmParams(RowBlocks):
+class SpmmParams(FloatRows):
     """A sparse product kernel.
 
     Attributes:
@@ -90,12 +90,6 @@ class SpmmParams(RowBlocks):
     def loads_four(self) -> bool:
         """Whether one load brings four values; blocks of several rows are not bound by their loads."""
         return self.block == 1 and self.group * self.unroll % load_four.FOUR == 0
-
-    @property
-    def index_unit(self) -> int:
-        """Floats that an index counts: 2 where every offset is even, so that 16 bits reach twice as far."""
-        even = all(offset % 2 == 0 for offset in (self.tiling.channel_step, *self.tiling.tap_offsets))
-        return 2 if even else 1
 
     def widened(self, multiple: int) -> SpmmParams:
         """The kernel with a tile of a multiple of so many vectors."""

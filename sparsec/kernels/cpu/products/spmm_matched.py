@@ -20,7 +20,7 @@ from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.products import load_four, load_two
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
-from sparsec.kernels.cpu.products.row_blocks import RowBlocks
+from sparsec.kernels.cpu.products.row_blocks import FloatRows
 from sparsec.kernels.cpu.products.spmm import halved, lines_ahead
 from sparsec.kernels.cpu.products.spmm_pairs import LOAD_INDEX, REGISTERS
 from sparsec.kernels.cpu.products.tiling import Tiling
@@ -43,7 +43,7 @@ VALUE_LOADS = 0.5  # what a load of two or four weights costs, in loads of a vec
 
 
 @dataclass(frozen=True)
-class MatchedParams(RowBlocks):
+class MatchedParams(FloatRows):
     """A product kernel for matched rows.
 
     Attributes:
@@ -58,17 +58,6 @@ class MatchedParams(RowBlocks):
     group: int = PAIR
     block: int = 1
     unroll: int = 1
-
-    @property
-    def index_unit(self) -> int:
-        """Floats that an index counts, as in `SpmmParams`."""
-        even = all(offset % 2 == 0 for offset in (self.tiling.channel_step, *self.tiling.tap_offsets))
-        return 2 if even else 1
-
-    @property
-    def reach(self) -> int:
-        """The largest index."""
-        return ((self.tiling.chunk - 1) * self.tiling.channel_step + max(self.tiling.tap_offsets)) // self.index_unit
 
 
 def reject(layer: StencilProduct, isa: Isa) -> str | None:

@@ -18,7 +18,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
-from sparsec.kernels.cpu.products.row_blocks import Head, RowBlocks, arguments, each_group, each_row, each_row_to_come
+from sparsec.kernels.cpu.products.row_blocks import FloatRows, Head, arguments, each_group, each_row, each_row_to_come
 from sparsec.kernels.cpu.products.spmm import AHEAD_SHARE, LINE, MAX_AHEAD, OUTPUTS_AHEAD
 from sparsec.kernels.cpu.products.tiling import Tiling
 from sparsec.kernels.cpu.products.tilings import SPARSE_SHARES, tile_vectors, tilings
@@ -50,7 +50,7 @@ define linkonce_odr i64 @sparsec_load_index(ptr %indices, i64 %index) alwaysinli
 
 
 @dataclass(frozen=True)
-class PairsParams(RowBlocks):
+class PairsParams(FloatRows):
     """A product kernel for pairs of rows.
 
     Attributes:
@@ -70,17 +70,6 @@ class PairsParams(RowBlocks):
     ahead: int = 0
     block: int = 1
     unroll: int = 1
-
-    @property
-    def index_unit(self) -> int:
-        """Floats that an index counts, as in `SpmmParams`."""
-        even = all(offset % 2 == 0 for offset in (self.tiling.channel_step, *self.tiling.tap_offsets))
-        return 2 if even else 1
-
-    @property
-    def reach(self) -> int:
-        """The largest index."""
-        return ((self.tiling.chunk - 1) * self.tiling.channel_step + max(self.tiling.tap_offsets)) // self.index_unit
 
     @property
     def word(self) -> str:
